@@ -1,0 +1,15 @@
+/** MAVLink 2 for the messages in use: the definitions, a writer, a parser. Imports nothing from elsewhere. */
+export { crcOf } from '#handover/mavlink/crc.ts';
+export { type MavlinkCode, MavlinkError } from '#handover/mavlink/errors.ts';
+export { LAYOUTS, type Layout } from '#handover/mavlink/layout.ts';
+export { LIMITS as MAVLINK_LIMITS } from '#handover/mavlink/limits.ts';
+export {
+  type Definition,
+  type Fields,
+  type FieldsToSend,
+  MAV,
+  MESSAGES,
+  type MessageName,
+} from '#handover/mavlink/messages.ts';
+export { type Frame, Parser, type ParserCounts } from '#handover/mavlink/parser.ts';
+export { Writer } from '#handover/mavlink/writer.ts';
