@@ -1,5 +1,38 @@
+/**
+ * Two projects, one after the other: `unit` on two workers, then `flight` one file at a time.
+ *
+ * Invariant: what measures real time or needs an engine never runs beside anything else. A file says so itself:
+ * by its name (`e2e-`, `browser-`), by `MIDAIR_TEST_ENGINE` in its text, or by the marker `@flight`.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
 
+const files = readdirSync(new URL('./test/', import.meta.url)).filter((name) => name.endsWith('.test.ts'));
+const isFlight = (name: string) =>
+  /^(e2e|browser)-/.test(name) ||
+  /MIDAIR_TEST_ENGINE|@flight/.test(readFileSync(new URL(`./test/${name}`, import.meta.url), 'utf8'));
+const named = (flight: boolean) =>
+  files.filter((name) => isFlight(name) === flight).map((name) => `test/${name}`);
+
+const common = { pool: 'forks' as const, testTimeout: 60_000, hookTimeout: 120_000 };
+
 export default defineConfig({
-  test: { include: ['test/**/*.test.ts'], testTimeout: 60_000, hookTimeout: 120_000, pool: 'forks' },
+  test: {
+    projects: [
+      {
+        test: { ...common, name: 'unit', include: named(false), maxWorkers: 2, sequence: { groupOrder: 0 } },
+      },
+      {
+        test: {
+          ...common,
+          name: 'flight',
+          include: named(true),
+          fileParallelism: false,
+          maxWorkers: 1,
+          globalSetup: 'test/setup-engine.ts',
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
+  },
 });

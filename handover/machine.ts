@@ -205,7 +205,7 @@ const nobody = (state: Pair & { epoch: number }, failure: Failure): Step => {
   }
   return [
     { phase: 'failsafe', epoch: state.epoch, failure },
-    [{ do: 'persist' }, { do: 'failsafe', failure }, settled],
+    [{ do: 'failsafe', failure }, { do: 'persist' }, settled],
   ];
 };
 
@@ -367,7 +367,7 @@ const heard = (state: State, from: AppId, message: AppMessage, atMs: number, con
   const role = roleOf(state, from);
   switch (message.type) {
     case 'HELLO':
-      return hello(state, from, role);
+      return hello(state, from, role, message.epoch);
     case 'SNAP':
       return state.phase === 'probation' && role === 'candidate'
         ? [{ ...state, heardMs: atMs }, []]
@@ -401,19 +401,24 @@ const heard = (state: State, from: AppId, message: AppMessage, atMs: number, con
   }
 };
 
-const hello = (state: State, from: AppId, role: Role | undefined): Step => {
+const hello = (state: State, from: AppId, role: Role | undefined, epoch: number): Step => {
   const offer = (as: 'owner' | 'candidate'): Effect => ({
     do: 'send',
     to: from,
     message: { type: 'OFFER', epoch: state.epoch, role: as },
   });
-  if (state.phase === 'idle' && state.owner === from) return [state, [offer('owner')]];
+  if (state.phase === 'idle' && state.owner === from) {
+    // After a lost journal the owner knows better: the epoch never goes back.
+    return epoch > state.epoch
+      ? [{ ...state, epoch }, [{ do: 'persist' }, offer('owner')]]
+      : [state, [offer('owner')]];
+  }
   if (role === 'prior' || (role === 'candidate' && state.phase !== 'warming'))
     return [state, [offer('owner')]];
   if (state.phase === 'warming' && role === 'candidate') {
     const mirror: Effect[] =
       state.prior === null || state.fenced.prior ? [] : [{ do: 'mirror', from: state.prior, to: from }];
-    return [state, [offer('candidate'), ...mirror]];
+    return [state, [offer('candidate'), ...mirror, report('handover.warming', 'the candidate warms up')]];
   }
   const failure = { code: 'UNKNOWN_APP', text: 'no update of this app is under way' };
   return [
@@ -503,9 +508,11 @@ const dead = (state: State, who: AppId, atMs: number, config: Config): Step => {
     const failure = { code: 'OWNER_DIED', text: 'the owner died and there was no candidate' };
     return [
       { phase: 'failsafe', epoch: state.epoch, failure },
-      [{ do: 'persist' }, { do: 'failsafe', failure }],
+      [{ do: 'failsafe', failure }, { do: 'persist' }],
     ];
   }
+  // Told twice: by the engine and by its closed connection.
+  if (state.fenced[role]) return [state, []];
   const fenced = { ...state.fenced, [role]: true };
   const failure = { code: 'DIED', text: 'its process ended' };
   switch (state.phase) {
@@ -559,7 +566,7 @@ const priorDied = (state: In<'warming' | 'ready'>, atMs: number, config: Config)
     return pass({ ...state, direction: 'forward', resource }, atMs, config);
   }
   const failure = { code: 'OWNER_DIED', text: 'the prior died before the candidate was ready' };
-  return [state, [{ do: 'persist' }, { do: 'failsafe', failure }, report('app.died', failure.text)]];
+  return [state, [{ do: 'failsafe', failure }, { do: 'persist' }, report('app.died', failure.text)]];
 };
 
 const silent = (what: string): Failure => ({ code: 'TIMEOUT', text: `did not ${what} in time` });
@@ -624,7 +631,8 @@ const abort = (state: State, failure: Failure, atMs: number, config: Config): St
 };
 
 /**
- * After the agent's own death; said once the apps have had `reconnectMsMax` to connect again. What was asked may have been answered unheard, so a transfer is never resumed:
+ * After the agent's own death, once the apps have had `reconnectMsMax` to connect again. What was asked may
+ * have been answered unheard, so a transfer is never resumed:
  * the candidate is fenced and the prior is granted everything anew; if the prior is dead, the reverse.
  */
 const boot = (state: State, atMs: number, config: Config): Step => {
@@ -649,14 +657,7 @@ const boot = (state: State, atMs: number, config: Config): Step => {
       return [resolved, [...effects, ...more]];
     }
     case 'probation':
-      return [
-        {
-          ...state,
-          heardMs: atMs + limits.reconnectMsMax,
-          deadlineMs: atMs + limits.reconnectMsMax + limits.probationMs,
-        },
-        [],
-      ];
+      return [{ ...state, heardMs: atMs, deadlineMs: atMs + limits.probationMs }, []];
     case 'committed':
       return commit(state, atMs, config);
   }

@@ -158,10 +158,12 @@ function buildAddon() {
   say('building the descriptor socket (handover/native)');
   const result = run(process.execPath, [join(ROOT, 'scripts', 'native.mjs')]);
   if (!result.ok) fail(`the native addon does not build:\n${tail(result.text)}`);
-  if (!addonIsReady()) fail('the native addon was built but does not load: remove handover/native/build, then try again');
+  if (!addonIsReady())
+    fail('the native addon was built but does not load: remove handover/native/build, then try again');
 }
 
-if (process.platform !== 'linux') fail('Midair runs on Linux: it needs containers, ptys and descriptor passing');
+if (process.platform !== 'linux')
+  fail('Midair runs on Linux: it needs containers, ptys and descriptor passing');
 installTools(TOOLS.filter((tool) => tool.when()));
 installPackages();
 buildAddon();

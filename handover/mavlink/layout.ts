@@ -9,27 +9,64 @@ import { MavlinkError } from '#handover/mavlink/errors.ts';
 import { LIMITS } from '#handover/mavlink/limits.ts';
 import { type Definition, MESSAGES, type MessageName, type Scalar } from '#handover/mavlink/messages.ts';
 
-const SIZES: Readonly<Record<Scalar, number>> = {
-  uint8_t: 1,
-  int8_t: 1,
-  uint16_t: 2,
-  int16_t: 2,
-  uint32_t: 4,
-  int32_t: 4,
-  uint64_t: 8,
-  float: 4,
-};
-const RANGES: Readonly<Record<Scalar, readonly [number, number] | undefined>> = {
-  uint8_t: [0, 0xff],
-  int8_t: [-0x80, 0x7f],
-  uint16_t: [0, 0xffff],
-  int16_t: [-0x8000, 0x7fff],
-  uint32_t: [0, 0xffff_ffff],
-  int32_t: [-0x8000_0000, 0x7fff_ffff],
-  uint64_t: [0, LIMITS.u64Max],
-  float: undefined,
-};
 const TWO_POW_32 = 0x1_0000_0000;
+
+interface Kind {
+  readonly bytes: number;
+  /** Undefined: any number. */
+  readonly range?: readonly [number, number];
+  put(view: DataView, at: number, value: number): void;
+  take(view: DataView, at: number): number;
+}
+const KINDS: Readonly<Record<Scalar, Kind>> = {
+  uint8_t: {
+    bytes: 1,
+    range: [0, 0xff],
+    put: (v, at, n) => v.setUint8(at, n),
+    take: (v, at) => v.getUint8(at),
+  },
+  int8_t: {
+    bytes: 1,
+    range: [-0x80, 0x7f],
+    put: (v, at, n) => v.setInt8(at, n),
+    take: (v, at) => v.getInt8(at),
+  },
+  uint16_t: {
+    bytes: 2,
+    range: [0, 0xffff],
+    put: (v, at, n) => v.setUint16(at, n, true),
+    take: (v, at) => v.getUint16(at, true),
+  },
+  int16_t: {
+    bytes: 2,
+    range: [-0x8000, 0x7fff],
+    put: (v, at, n) => v.setInt16(at, n, true),
+    take: (v, at) => v.getInt16(at, true),
+  },
+  uint32_t: {
+    bytes: 4,
+    range: [0, 0xffff_ffff],
+    put: (v, at, n) => v.setUint32(at, n, true),
+    take: (v, at) => v.getUint32(at, true),
+  },
+  int32_t: {
+    bytes: 4,
+    range: [-0x8000_0000, 0x7fff_ffff],
+    put: (v, at, n) => v.setInt32(at, n, true),
+    take: (v, at) => v.getInt32(at, true),
+  },
+  float: { bytes: 4, put: (v, at, n) => v.setFloat32(at, n, true), take: (v, at) => v.getFloat32(at, true) },
+  uint64_t: {
+    bytes: 8,
+    range: [0, LIMITS.u64Max],
+    // Two halves: a BigInt for each would be garbage at 250 Hz.
+    put: (v, at, n) => {
+      v.setUint32(at, n % TWO_POW_32, true);
+      v.setUint32(at + 4, Math.floor(n / TWO_POW_32), true);
+    },
+    take: (v, at) => v.getUint32(at, true) + v.getUint32(at + 4, true) * TWO_POW_32,
+  },
+};
 
 interface Field {
   readonly name: string;
@@ -74,11 +111,11 @@ const crcExtraOf = (name: string, base: readonly Unplaced[]): number => {
 
 const layoutOf = (name: MessageName, definition: Definition): Layout => {
   // Largest element first, equal ones in the order of the definition: Array.prototype.sort is stable.
-  const base = parseFields(definition.fields).sort((a, b) => SIZES[b.type] - SIZES[a.type]);
+  const base = parseFields(definition.fields).sort((a, b) => KINDS[b.type].bytes - KINDS[a.type].bytes);
   let offset = 0;
   const fields = [...base, ...parseFields(definition.extensions ?? {})].map((field) => {
     const placed = { ...field, offset };
-    offset += SIZES[field.type] * Math.max(1, field.length);
+    offset += KINDS[field.type].bytes * Math.max(1, field.length);
     return placed;
   });
   return { name, id: definition.id, crcExtra: crcExtraOf(name, base), payloadBytes: offset, fields };
@@ -92,52 +129,8 @@ export const LAYOUT_BY_ID: ReadonlyMap<number, Layout> = new Map(
   Object.values(LAYOUTS).map((layout) => [layout.id, layout]),
 );
 
-const put = (view: DataView, at: number, type: Scalar, value: number): void => {
-  switch (type) {
-    case 'uint8_t':
-      return view.setUint8(at, value);
-    case 'int8_t':
-      return view.setInt8(at, value);
-    case 'uint16_t':
-      return view.setUint16(at, value, true);
-    case 'int16_t':
-      return view.setInt16(at, value, true);
-    case 'uint32_t':
-      return view.setUint32(at, value, true);
-    case 'int32_t':
-      return view.setInt32(at, value, true);
-    case 'float':
-      return view.setFloat32(at, value, true);
-    case 'uint64_t':
-      // Two halves: a BigInt for each would be garbage at 250 Hz.
-      view.setUint32(at, value % TWO_POW_32, true);
-      return view.setUint32(at + 4, Math.floor(value / TWO_POW_32), true);
-  }
-};
-
-const take = (view: DataView, at: number, type: Scalar): number => {
-  switch (type) {
-    case 'uint8_t':
-      return view.getUint8(at);
-    case 'int8_t':
-      return view.getInt8(at);
-    case 'uint16_t':
-      return view.getUint16(at, true);
-    case 'int16_t':
-      return view.getInt16(at, true);
-    case 'uint32_t':
-      return view.getUint32(at, true);
-    case 'int32_t':
-      return view.getInt32(at, true);
-    case 'float':
-      return view.getFloat32(at, true);
-    case 'uint64_t':
-      return view.getUint32(at, true) + view.getUint32(at + 4, true) * TWO_POW_32;
-  }
-};
-
 const check = (layout: Layout, field: Field, value: unknown): number => {
-  const range = RANGES[field.type];
+  const range = KINDS[field.type].range;
   const fits =
     typeof value === 'number' &&
     (range === undefined || (Number.isInteger(value) && value >= range[0] && value <= range[1]));
@@ -158,8 +151,9 @@ export const writePayload = (
   for (const field of layout.fields) {
     const value = values[field.name] ?? 0;
     const at = start + field.offset;
+    const kind = KINDS[field.type];
     if (field.length === 0) {
-      put(view, at, field.type, check(layout, field, value));
+      kind.put(view, at, check(layout, field, value));
       continue;
     }
     const elements = typeof value === 'number' ? [] : value;
@@ -169,7 +163,7 @@ export const writePayload = (
     }
     for (let index = 0; index < field.length; index += 1) {
       const element = index < elements.length ? check(layout, field, elements[index]) : 0;
-      put(view, at + index * SIZES[field.type], field.type, element);
+      kind.put(view, at + index * kind.bytes, element);
     }
   }
 };
@@ -181,19 +175,19 @@ export const readPayload = (
 ): Record<string, number | number[]> | undefined => {
   const values: Record<string, number | number[]> = {};
   for (const field of layout.fields) {
-    if (field.length === 0) {
-      const value = take(view, field.offset, field.type);
-      if (field.type === 'uint64_t' && value > LIMITS.u64Max) return undefined;
-      values[field.name] = value;
-      continue;
-    }
-    const elements: number[] = [];
-    for (let index = 0; index < field.length; index += 1) {
-      const value = take(view, field.offset + index * SIZES[field.type], field.type);
-      if (field.type === 'uint64_t' && value > LIMITS.u64Max) return undefined;
-      elements.push(value);
-    }
-    values[field.name] = elements;
+    const kind = KINDS[field.type];
+    const limit = field.type === 'uint64_t' ? LIMITS.u64Max : Infinity;
+    const value = field.length === 0 ? kind.take(view, field.offset) : takeArray(kind, view, field);
+    if (typeof value === 'number' ? value > limit : value.some((each) => each > limit)) return undefined;
+    values[field.name] = value;
+  }
+  return values;
+};
+
+const takeArray = (kind: Kind, view: DataView, field: Field): number[] => {
+  const values: number[] = [];
+  for (let index = 0; index < field.length; index += 1) {
+    values.push(kind.take(view, field.offset + index * kind.bytes));
   }
   return values;
 };

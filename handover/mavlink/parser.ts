@@ -129,11 +129,7 @@ export class Parser {
     }
     this.#payload.fill(0);
     this.#payload.set(bytes.subarray(payload, payload + length));
-    const lost = this.#lostBefore(
-      bytes[at + 4] as number,
-      bytes[at + 5] as number,
-      bytes[at + 6] as number,
-    );
+    const lost = this.#lostBefore(bytes[at + 4] as number, bytes[at + 5] as number, bytes[at + 6] as number);
     const fields = readPayload(layout, this.#payloadView);
     if (fields === undefined) {
       this.counts.inexact += 1;

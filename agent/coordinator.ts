@@ -1,0 +1,367 @@
+/**
+ * Runs the handover machine: listens on the device's socket, turns lines, deaths and deadlines into events,
+ * and carries out effects in their order.
+ *
+ * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
+ * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
+ */
+import type { Descriptor, Devices, Kept } from '#agent/devices.ts';
+import type { Journal } from '#agent/journal.ts';
+import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
+import type { Log } from '#agent/log.ts';
+import { LIMITS } from '#handover/limits.ts';
+import { closeAll, type LineListener, type LineSocket, listenLines } from '#handover/lines.ts';
+import {
+  type AppId,
+  type Config,
+  deadlineMs,
+  type Effect,
+  type Event,
+  type Failure,
+  type Outcome,
+  type State,
+  step,
+} from '#handover/machine.ts';
+import { MAV, Writer } from '#handover/mavlink/index.ts';
+import {
+  type AppMessage,
+  type JsonObject,
+  parseAppMessage,
+  RESOURCES,
+  type Resource,
+} from '#handover/messages.ts';
+import { native, nowUs } from '#handover/native.ts';
+
+/** What the coordinator needs of the engine; agent/engine.ts has it. */
+export interface Processes {
+  /** The container of a local process, or undefined: not one of ours. */
+  containerOfPid(pid: number): string | undefined;
+  /** Whether that process of the container exists and is no zombie. */
+  alive(id: string, pid: number): boolean;
+  /** Resolves once it is confirmed that no process of the container can act any more. */
+  fence(id: string): Promise<unknown>;
+  /** SIGTERM, a while, then as fence. */
+  stop(id: string, timeoutSec: number): Promise<unknown>;
+}
+
+export interface Report {
+  readonly type: string;
+  readonly text: string;
+  readonly atUs: number;
+  readonly data: Record<string, unknown>;
+}
+export interface CoordinatorOptions {
+  readonly socketPath: string;
+  readonly journal: Journal<State>;
+  readonly devices: Devices;
+  readonly processes: Processes;
+  readonly resources: readonly Resource[];
+  readonly log: Log;
+  onReport(report: Report): void;
+  onSettle(outcome: Outcome): void;
+}
+
+/** One line's worth of a passing resource. Many for many connections. */
+interface Part {
+  readonly payload: JsonObject;
+  readonly descriptors: readonly Descriptor[];
+}
+
+/** MAV_CMD_NAV_LAND, here and now. */
+const landCommand = (): Uint8Array =>
+  new Writer({ systemId: 1, componentId: MAV.COMP_ID_ONBOARD_COMPUTER }).encode('COMMAND_LONG', {
+    target_system: 1,
+    target_component: MAV.COMP_ID_AUTOPILOT1,
+    command: MAV.CMD_NAV_LAND,
+    confirmation: 0,
+    param1: 0,
+    param2: 0,
+    param3: 0,
+    param4: Number.NaN,
+    param5: 0,
+    param6: 0,
+    param7: 0,
+  });
+
+const nowMs = (): number => nowUs() / 1000;
+
+type Line = LineSocket<AppMessage>;
+
+export class Coordinator {
+  readonly #options: CoordinatorOptions;
+  readonly #config: Config;
+  readonly #sockets = new Map<AppId, Line>();
+  /** Said to an app that is not connected right now: it looks for us five times a second. */
+  readonly #outbox = new Map<AppId, Effect[]>();
+  readonly #released = new Map<Resource, Part[]>();
+  readonly #events: Event[] = [];
+  #state: State;
+  #snap: JsonObject | null = null;
+  #stepping = false;
+  #timer: NodeJS.Timeout | undefined;
+  #listener: LineListener | undefined;
+  #closed = false;
+
+  constructor(options: CoordinatorOptions) {
+    this.#options = options;
+    this.#config = { limits: LIMITS, resources: options.resources };
+    this.#state = options.journal.value;
+  }
+
+  get state(): State {
+    return this.#state;
+  }
+
+  /** Listens; after a restart waits (bounded) until those that the journal names have connected, then reconciles. */
+  async start(alive: (id: AppId) => boolean): Promise<void> {
+    this.#listener = listenLines(this.#options.socketPath, parseAppMessage, (socket, peer) =>
+      this.#connected(socket, peer.pid),
+    );
+    const state = this.#state;
+    const named =
+      'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
+    const expected = named.filter((id): id is AppId => id !== null);
+    const untilMs = nowMs() + LIMITS.reconnectMsMax;
+    while (nowMs() < untilMs && expected.some((id) => alive(id) && !this.#sockets.has(id))) {
+      await new Promise((resolve) => setTimeout(resolve, AGENT_LIMITS.reconnectPollMs));
+    }
+    this.happen({ type: 'boot', atMs: nowMs() });
+    for (const id of expected) if (!alive(id)) this.happen({ type: 'dead', who: id, atMs: nowMs() });
+  }
+
+  /** A container of the new release runs: it may say HELLO, and is to become the owner. */
+  update(candidate: AppId): void {
+    this.happen({ type: 'update', candidate, atMs: nowMs() });
+  }
+
+  abort(failure: Failure): void {
+    this.happen({ type: 'abort', failure, atMs: nowMs() });
+  }
+
+  /** The engine says that the container ended. */
+  died(who: AppId): void {
+    this.happen({ type: 'dead', who, atMs: nowMs() });
+  }
+
+  /** Leaves apps and devices as they are: the owner flies on. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#listener?.close();
+    for (const socket of this.#sockets.values()) socket.close();
+    this.#forgetReleased();
+  }
+
+  happen(event: Event): void {
+    this.#events.push(event);
+    if (this.#stepping || this.#closed) return;
+    this.#stepping = true;
+    try {
+      for (let next = this.#events.shift(); next; next = this.#events.shift()) {
+        const [state, effects] = step(this.#state, next, this.#config);
+        this.#state = state;
+        for (const effect of effects) this.#act(effect);
+      }
+    } finally {
+      this.#stepping = false;
+    }
+    this.#arm();
+  }
+
+  #arm(): void {
+    clearTimeout(this.#timer);
+    const atMs = deadlineMs(this.#state, this.#config);
+    if (!Number.isFinite(atMs) || this.#closed) return;
+    this.#timer = setTimeout(() => this.happen({ type: 'tick', atMs: nowMs() }), Math.max(0, atMs - nowMs()));
+  }
+
+  #act(effect: Effect): void {
+    const { journal, processes, log, onReport, onSettle } = this.#options;
+    switch (effect.do) {
+      case 'persist':
+        journal.write(this.#state);
+        return;
+      case 'send':
+        this.#send(effect);
+        return;
+      case 'mirror':
+        this.#mirror(effect.from, effect.to);
+        return;
+      case 'fence':
+        this.#end(effect.who, processes.fence(effect.who));
+        return;
+      case 'stop':
+        this.#end(effect.who, processes.stop(effect.who, AGENT_LIMITS.stopSec));
+        return;
+      case 'failsafe':
+        this.#failsafe(effect.failure);
+        return;
+      case 'report': {
+        const { type, text, resource } = effect;
+        const data = { epoch: this.#state.epoch, ...(resource === undefined ? {} : { resource }) };
+        onReport({ type, text, atUs: nowUs(), data });
+        return;
+      }
+      case 'settle':
+        this.#forgetReleased();
+        log.info({ outcome: effect.outcome }, 'handover settled');
+        onSettle(effect.outcome);
+        return;
+    }
+  }
+
+  /** A fence that fails is not an event: the machine's own deadline makes it the failsafe's. */
+  #end(who: AppId, ending: Promise<unknown>): void {
+    ending.then(
+      () => this.died(who),
+      (error: unknown) => this.#options.log.error({ err: error, who }, 'could not confirm that it is dead'),
+    );
+  }
+
+  // -------------------------------------------------------------- lines
+
+  #connected(socket: Line, pid: number): void {
+    const { processes, log } = this.#options;
+    const id = processes.containerOfPid(pid);
+    if (id === undefined) {
+      log.warn({ pid }, 'a process that is in none of our containers connected; refused');
+      socket.close();
+      return;
+    }
+    socket.start({
+      onMessage: (message, received) => {
+        const descriptors = [...received].map(([name, fd]) => ({ name, fd }));
+        if (message.type === 'HELLO') {
+          this.#sockets.get(id)?.close();
+          this.#sockets.set(id, socket);
+        } else if (this.#sockets.get(id) !== socket) {
+          log.warn({ id, type: message.type }, 'the first line must be HELLO; connection refused');
+          closeAll(received.values());
+          socket.close();
+          return;
+        }
+        this.#heard(id, message, descriptors);
+      },
+      onClose: (error) => {
+        if (error) log.warn({ err: error, id }, 'connection of an app ended');
+        if (this.#sockets.get(id) !== socket) return;
+        this.#sockets.delete(id);
+        this.happen({ type: 'gone', who: id, atMs: nowMs() });
+        this.#awaitDeath(id, pid, AGENT_LIMITS.deathPollCountMax);
+      },
+    });
+  }
+
+  /** A process closes its descriptors a moment before it is gone; the engine tells tens of milliseconds later. */
+  #awaitDeath(id: AppId, pid: number, triesLeft: number): void {
+    if (this.#closed || triesLeft === 0) return;
+    if (this.#options.processes.alive(id, pid)) setTimeout(() => this.#awaitDeath(id, pid, triesLeft - 1), 1);
+    else this.died(id);
+  }
+
+  #heard(from: AppId, message: AppMessage, descriptors: readonly Descriptor[]): void {
+    if (message.type === 'HELLO') this.#adopt(from, message.holds, descriptors);
+    else if (message.type === 'RELEASED') this.#keep(message, descriptors);
+    else closeAll(descriptors.map(({ fd }) => fd));
+    if (message.type === 'SNAP') this.#snap = message.payload;
+    this.happen({ type: 'message', from, message, atMs: nowMs() });
+    if (message.type !== 'HELLO') return;
+    const waiting = this.#outbox.get(from) ?? [];
+    this.#outbox.delete(from);
+    for (const effect of waiting) this.#act(effect);
+  }
+
+  /** The owner's own copies come back to an agent that was restarted. */
+  #adopt(from: AppId, holds: readonly Resource[], descriptors: readonly Descriptor[]): void {
+    const state = this.#state;
+    const known = state.phase === 'idle' ? state.owner === from : 'candidate' in state;
+    for (const { name, fd } of descriptors) {
+      const resource = RESOURCES.find((one) => one === name);
+      if (known && resource !== undefined && resource !== 'connections' && holds.includes(resource)) {
+        this.#options.devices.adopt(resource, fd);
+      } else native.close(fd);
+    }
+  }
+
+  #keep(message: Extract<AppMessage, { type: 'RELEASED' }>, descriptors: readonly Descriptor[]): void {
+    const state = this.#state;
+    const expected =
+      (state.phase === 'releasing' || state.phase === 'fencing') &&
+      state.epoch === message.epoch &&
+      state.resource === message.resource;
+    if (!expected) {
+      closeAll(descriptors.map(({ fd }) => fd));
+      return;
+    }
+    const parts = this.#released.get(message.resource) ?? [];
+    this.#released.set(message.resource, [...parts, { payload: message.payload, descriptors }]);
+  }
+
+  #send(effect: Extract<Effect, { do: 'send' }>): void {
+    const socket = this.#sockets.get(effect.to);
+    if (!socket) {
+      const waiting = this.#outbox.get(effect.to) ?? [];
+      this.#outbox.set(effect.to, [...waiting, effect]);
+      return;
+    }
+    const { message } = effect;
+    if (message.type === 'RELEASE') this.#forgetReleased(message.resource);
+    if (message.type !== 'GRANT') {
+      socket.send(message);
+      return;
+    }
+    const parts = this.#parts(message.resource, message.from);
+    parts.forEach((part, index) => {
+      socket.send({ ...message, payload: part.payload, more: index < parts.length - 1 }, part.descriptors);
+    });
+  }
+
+  #parts(
+    resource: Resource,
+    from: 'release' | 'snap' | 'start',
+  ): { payload: JsonObject | null; descriptors: readonly Descriptor[] }[] {
+    const released = this.#released.get(resource);
+    if (resource === 'connections') return released ?? [{ payload: null, descriptors: [] }];
+    const descriptors = this.#options.devices.descriptors(resource);
+    if (from === 'release') return [{ payload: released?.[0]?.payload ?? null, descriptors }];
+    return [{ payload: from === 'snap' && resource === 'rotors' ? this.#snap : null, descriptors }];
+  }
+
+  /** What a giver passed is kept until the handover is settled: a hand-back may need it. */
+  #forgetReleased(only?: Resource): void {
+    for (const [resource, parts] of this.#released) {
+      if (only !== undefined && resource !== only) continue;
+      closeAll(parts.flatMap(({ descriptors }) => descriptors.map(({ fd }) => fd)));
+      this.#released.delete(resource);
+    }
+  }
+
+  #mirror(from: AppId, to: AppId): void {
+    const source = this.#sockets.get(from);
+    const shadow = this.#sockets.get(to);
+    if (!source || !shadow) return;
+    const { epoch } = this.#state;
+    const [writing, reading] = native.socketPair();
+    source.send({ type: 'SHADOW', epoch, role: 'source' }, [{ name: 'mirror', fd: writing }]);
+    shadow.send({ type: 'SHADOW', epoch, role: 'shadow' }, [{ name: 'mirror', fd: reading }]);
+    native.close(writing);
+    native.close(reading);
+  }
+
+  /** Nobody is left to fly: the controller is told to land, once, by us. */
+  #failsafe(failure: Failure): void {
+    const { devices, log, onReport } = this.#options;
+    let told = false;
+    try {
+      const [rotors] = devices.descriptors('rotors' satisfies Kept);
+      if (rotors) {
+        const frame = landCommand();
+        told = native.write(rotors.fd, frame, 0, frame.length) === frame.length;
+      }
+    } catch (error) {
+      log.error({ err: error }, 'the land command could not be written');
+    }
+    const text = `${failure.text}; ${told ? 'the controller was told to land' : "the controller's own failsafe acts"}`;
+    onReport({ type: 'failsafe', text, atUs: nowUs(), data: { code: failure.code, told } });
+  }
+}

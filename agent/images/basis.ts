@@ -1,0 +1,47 @@
+/**
+ * The files of the image that a delta starts from.
+ *
+ * Invariant: what is read is the image's own content, whatever containers did with it since.
+ * Two ways, one interface: the engine's layer directories where this process can see them (overlay.ts), else one
+ * streaming export of a container that is made for it and never started (export.ts).
+ */
+import type Docker from 'dockerode';
+import type { Basis } from '#deltas/index.ts';
+import { engineError } from '#agent/images/errors.ts';
+import { exportBasis } from '#agent/images/export.ts';
+import { ask, short } from '#agent/images/inventory.ts';
+import { overlayBasis } from '#agent/images/overlay.ts';
+
+export interface OpenBasis extends Basis {
+  how: 'overlay' | 'export';
+  close(): Promise<void>;
+}
+
+export interface BasisOptions {
+  docker: Docker;
+  imageId: string;
+  /** Paths that will be asked for (no leading slash), as the delta lists them. */
+  paths: () => Promise<Iterable<string>>;
+  /** Where an export may spool; emptied by `close`. */
+  directory: string;
+  /** Label of the container to export, so that a killed process's one is found again. */
+  label: string;
+  /** `auto` prefers the layer directories. */
+  how: 'auto' | 'overlay' | 'export';
+  signal: AbortSignal;
+}
+
+/** @throws ImageError `ENGINE`, `DISK_FULL`, `DISK`, `ABORTED` */
+export async function openBasis(options: BasisOptions): Promise<OpenBasis> {
+  const { docker, imageId, how, signal } = options;
+  if (how !== 'export') {
+    const image = await ask(`inspecting image ${short(imageId)}`, () => docker.getImage(imageId).inspect(), { signal });
+    const { DockerRootDir } = await ask('asking the engine about itself', () => docker.info(), { signal });
+    const overlay = await overlayBasis(image, String(DockerRootDir));
+    if (overlay) return overlay;
+    if (how === 'overlay') {
+      throw engineError(new Error('its layer directories cannot be seen from here'), `reading ${short(imageId)}`);
+    }
+  }
+  return exportBasis(options);
+}

@@ -1,0 +1,103 @@
+/** The on-device agent as a process: options in, everything wired, one ready line out. */
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import * as v from 'valibot';
+import { createDevices } from '#agent/devices.ts';
+import { openEngine } from '#agent/engine.ts';
+import { createImages } from '#agent/images/index.ts';
+import { openJournal } from '#agent/journal.ts';
+import { openLink } from '#agent/link.ts';
+import { createLog } from '#agent/log.ts';
+import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
+import { initial, type State } from '#handover/machine.ts';
+import { RESOURCES } from '#handover/messages.ts';
+
+export interface AgentOptions {
+  readonly directory: string;
+  readonly device: string;
+  readonly fleet: string;
+  readonly hubUrl: string;
+  readonly mqttUrl: string;
+  /** `unix:///…` */
+  readonly engineUrl: string;
+  readonly rotors: string;
+  readonly baud: number;
+  readonly camera: string;
+  readonly panel: { readonly host: string; readonly port: number };
+  readonly logLevel?: string;
+}
+
+/** Both journals are our own words: their shape is checked, not every field. */
+const machineState = (value: unknown): State =>
+  v.parse(v.looseObject({ phase: v.string(), epoch: v.number() }), value) as unknown as State;
+const memory = (value: unknown): Memory =>
+  v.parse(
+    v.looseObject({ target: v.nullable(v.looseObject({ generation: v.number() })) }),
+    value,
+  ) as unknown as Memory;
+
+/** Starts the agent; resolves once it listens. Closing it leaves the apps flying. */
+export const startAgent = async (
+  options: AgentOptions,
+): Promise<{ supervisor: Supervisor; close(): Promise<void> }> => {
+  const { directory, device, fleet } = options;
+  const log = createLog('agent', options.logLevel);
+  const runDirectory = join(directory, 'run');
+  mkdirSync(runDirectory, { recursive: true });
+  const handover = openJournal(join(directory, 'handover.json'), machineState, initial);
+  const remembered = openJournal(join(directory, 'memory.json'), memory, emptyMemory);
+  for (const { damaged } of [handover, remembered])
+    if (damaged) log.error({ err: damaged }, 'starting from what is observed');
+
+  const engine = await openEngine(options.engineUrl);
+  const images = await createImages({
+    engine: engine.docker,
+    hubUrl: options.hubUrl,
+    directory: join(directory, 'images'),
+    log,
+  });
+  const devices = createDevices(options);
+  const link = openLink({
+    url: options.mqttUrl,
+    fleet,
+    device,
+    log,
+    onTarget: (target) => supervisor.target(target),
+  });
+  const supervisor = new Supervisor({
+    device,
+    runDirectory,
+    engine,
+    images,
+    memory: remembered,
+    link,
+    log,
+    coordinator: {
+      socketPath: join(runDirectory, 'handover.sock'),
+      journal: handover,
+      devices,
+      resources: RESOURCES,
+    },
+  });
+  await supervisor.start();
+  return {
+    supervisor,
+    async close() {
+      await supervisor.close();
+      await link.close();
+      await images.close();
+      devices.close();
+    },
+  };
+};
+
+/** Runs until SIGINT or SIGTERM. */
+export const run = async (options: AgentOptions): Promise<void> => {
+  const agent = await startAgent(options);
+  process.stdout.write(`${JSON.stringify({ ready: true, device: options.device, panel: options.panel })}\n`);
+  await new Promise<void>((resolve) => {
+    process.once('SIGINT', resolve);
+    process.once('SIGTERM', resolve);
+  });
+  await agent.close();
+};

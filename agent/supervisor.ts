@@ -1,0 +1,383 @@
+/**
+ * Brings the device from its current state to the target state, one planned step at a time.
+ *
+ * Invariant: the loop is the only one that acts on the engine's containers, but for the coordinator's fences. It
+ * forgets nothing that matters: target, last good release and last failure are in a journal; everything else is
+ * observed anew before each step. Every wait ends: by news, or by a bounded pause.
+ */
+import { randomUUID } from 'node:crypto';
+import { Coordinator, type CoordinatorOptions, type Report } from '#agent/coordinator.ts';
+import type { Engine } from '#agent/engine.ts';
+import { ImageError, type ImageFetch, type Images } from '#agent/images/index.ts';
+import type { Journal } from '#agent/journal.ts';
+import { LIMITS } from '#agent/limits.ts';
+import type { Link } from '#agent/link.ts';
+import type { Log } from '#agent/log.ts';
+import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
+import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
+import type { Failure, Outcome } from '#handover/machine.ts';
+
+/** What the supervisor must remember across its own death. */
+export interface Memory {
+  readonly target: Target | null;
+  /** The last release that was committed, and the one before it: their images stay on the device. */
+  readonly good: Release | null;
+  readonly previous: Release | null;
+  readonly failed: Observed['failed'];
+}
+export const emptyMemory: Memory = { target: null, good: null, previous: null, failed: null };
+
+export interface SupervisorOptions {
+  readonly device: string;
+  /** Mounted into each app at `/run/midair`; holds the handover socket. */
+  readonly runDirectory: string;
+  readonly engine: Engine;
+  readonly images: Images;
+  readonly memory: Journal<Memory>;
+  readonly link: Link;
+  readonly log: Log;
+  readonly coordinator: Omit<CoordinatorOptions, 'onReport' | 'onSettle' | 'log' | 'processes'>;
+}
+
+const MOUNT = '/run/midair';
+const IDLE: Current['update'] = { status: 'idle' };
+
+export class Supervisor {
+  readonly #options: SupervisorOptions;
+  readonly #coordinator: Coordinator;
+  readonly #bootId = randomUUID();
+  readonly #watched = new Set<string>();
+  #sequence = 0;
+  #containers: Container[] = [];
+  #imageIds: string[] = [];
+  #update: Current['update'] = IDLE;
+  #stages = new Map<Stage, number>();
+  #stage: Stage | null = null;
+  #fetched: ImageFetch = { as: 'nothing', bytes: 0 };
+  #candidate: { id: string; release: Release } | null = null;
+  #failures = 0;
+  #interrupt = new AbortController();
+  #wake: () => void = () => {};
+  #news = false;
+  #closed = false;
+  #running: Promise<void> = Promise.resolve();
+  #toldMs = 0;
+
+  constructor(options: SupervisorOptions) {
+    this.#options = options;
+    const { engine, log } = options;
+    this.#coordinator = new Coordinator({
+      ...options.coordinator,
+      processes: engine,
+      log,
+      onReport: (report) => this.#reported(report),
+      onSettle: (outcome) =>
+        void this.#settled(outcome).catch((error: unknown) => log.error({ err: error }, 'settle')),
+    });
+  }
+
+  get coordinator(): Coordinator {
+    return this.#coordinator;
+  }
+
+  async start(): Promise<void> {
+    await this.#observe();
+    for (const { id, running } of this.#containers) if (running) this.#watch(id);
+    const alive = new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id));
+    await this.#coordinator.start((id) => alive.has(id));
+    this.#tell();
+    this.#running = this.#loop();
+  }
+
+  /** A new target state; an older or equal generation is no news. */
+  target(target: Target): void {
+    const memory = this.#options.memory.value;
+    if (target.generation <= (memory.target?.generation ?? -1)) return;
+    this.#options.memory.write({ ...memory, target, failed: null });
+    this.#failures = 0;
+    this.#options.log.info(
+      { generation: target.generation, release: target.release?.id ?? null },
+      'new target state',
+    );
+    this.#interrupt.abort();
+    this.#poke();
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#interrupt.abort();
+    this.#poke();
+    await this.#running;
+    this.#coordinator.close();
+  }
+
+  #poke(): void {
+    this.#news = true;
+    this.#wake();
+  }
+
+  async #loop(): Promise<void> {
+    while (!this.#closed) {
+      this.#news = false;
+      let pauseMs = Number.POSITIVE_INFINITY;
+      try {
+        const observed = await this.#observe();
+        const next = plan(observed);
+        this.#options.log.debug({ next: next.do }, 'plan');
+        if (await this.#carryOut(next)) continue;
+      } catch (error) {
+        if (this.#closed || this.#interrupt.signal.aborted) continue;
+        pauseMs = this.#troubled(error);
+      }
+      await this.#rest(pauseMs);
+    }
+  }
+
+  /** Until news or for a while. */
+  async #rest(pauseMs: number): Promise<void> {
+    if (this.#news || this.#closed) return;
+    let timer: NodeJS.Timeout | undefined;
+    await new Promise<void>((resolve) => {
+      this.#wake = resolve;
+      if (Number.isFinite(pauseMs)) timer = setTimeout(resolve, pauseMs);
+    });
+    clearTimeout(timer);
+    this.#wake = () => {};
+  }
+
+  async #observe(): Promise<Observed> {
+    const { engine, images, memory, device } = this.#options;
+    const ours = await engine.listOurs();
+    this.#containers = ours
+      .filter(({ labels }) => labels['io.midair.device'] === device)
+      .map(({ id, imageId, labels, running }) => ({
+        id,
+        imageId,
+        running,
+        release: labels['io.midair.release'] ?? '',
+      }));
+    this.#imageIds = await images.list();
+    const { target, good, failed } = memory.value;
+    return {
+      target,
+      good,
+      failed,
+      containers: this.#containers,
+      images: this.#imageIds,
+      handover: this.#coordinator.state,
+    };
+  }
+
+  /** @returns whether something was done, so that it is worth planning again at once */
+  async #carryOut(next: Plan): Promise<boolean> {
+    const { engine } = this.#options;
+    switch (next.do) {
+      case 'wait':
+      case 'nothing':
+        return false;
+      case 'remove':
+        await engine.remove(next.container.id);
+        this.#watched.delete(next.container.id);
+        return true;
+      case 'install':
+        await this.#install(next.release);
+        return true;
+      case 'start':
+        await this.#start(next.release);
+        return false;
+    }
+  }
+
+  async #install(release: Release): Promise<void> {
+    const { images } = this.#options;
+    this.#interrupt = new AbortController();
+    this.#stages.clear();
+    this.#enter('fetch', release);
+    const { image } = serviceOf(release);
+    this.#fetched = await images.install(image, {
+      signal: this.#interrupt.signal,
+      onProgress: (doneBytes, allBytes, stage) => {
+        if (this.#stage !== stage) this.#enter(stage, release);
+        this.#update = { status: 'updating', release: release.id, stage, doneBytes, allBytes };
+        if (Date.now() - this.#toldMs > LIMITS.progressIntervalMs) this.#tell();
+      },
+      onEvent: (type, text, data) => this.#event(type, text, data),
+    });
+    this.#event('update.installed', `${release.id} is on the engine, by ${this.#fetched.as}`, {
+      ...this.#fetched,
+    });
+  }
+
+  async #start(release: Release): Promise<void> {
+    const { engine, device, runDirectory } = this.#options;
+    const { image } = serviceOf(release);
+    // What it may have been through before belongs to another update.
+    if (this.#stage !== 'pull') {
+      this.#stages.clear();
+      this.#fetched = { as: 'nothing', bytes: 0 };
+    }
+    this.#enter('start', release);
+    const { id } = await engine.startContainer({
+      name: `midair-${device}-${release.app}-${release.id}-${randomUUID().slice(0, 8)}`,
+      imageId: image.id,
+      env: {
+        MIDAIR_SOCKET: `${MOUNT}/handover.sock`,
+        MIDAIR_APP: release.app,
+        MIDAIR_RELEASE: release.id,
+        MIDAIR_IMAGE_ID: image.id,
+      },
+      labels: { 'io.midair.app': release.app, 'io.midair.release': release.id, 'io.midair.device': device },
+      mounts: [{ source: runDirectory, target: MOUNT }],
+      networkMode: 'none',
+    });
+    this.#candidate = { id, release };
+    this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
+    this.#coordinator.update(id);
+    this.#watch(id);
+  }
+
+  /** A death that nobody asked for is news to the machine, and to the plan. */
+  #watch(id: string): void {
+    if (this.#watched.has(id)) return;
+    this.#watched.add(id);
+    this.#options.engine
+      .waitExit(id)
+      .then((code) => {
+        this.#options.log.info({ id: id.slice(0, 12), code }, 'container ended');
+        if (!this.#closed) this.#coordinator.died(id);
+        this.#poke();
+      })
+      .catch((error: unknown) => {
+        this.#watched.delete(id);
+        if (!this.#closed) this.#options.log.warn({ err: error }, 'watching a container failed');
+        this.#poke();
+      });
+  }
+
+  // -------------------------------------------------------------- what happened
+
+  #reported(report: Report): void {
+    const release = this.#candidate?.release;
+    if (release) {
+      if (report.type === 'handover.warming') this.#enter('warm', release);
+      if (report.type === 'handover.release' && this.#stage === 'warm') this.#enter('handover', release);
+      if (report.type === 'handover.granted' && report.data.resource === 'rotors')
+        this.#enter('probation', release);
+      if (report.type === 'handover.committed') this.#enter('retire', release);
+    }
+    this.#event(report.type, report.text, { ...report.data, atUs: report.atUs });
+  }
+
+  async #settled(outcome: Outcome): Promise<void> {
+    const { engine, memory, images, log } = this.#options;
+    const candidate = this.#candidate;
+    this.#candidate = null;
+    const release = candidate?.release ?? null;
+    if (outcome.type === 'updated' && release) {
+      const { good, previous } = memory.value;
+      const again = good?.id === release.id;
+      memory.write({ ...memory.value, good: release, previous: again ? previous : good, failed: null });
+      this.#failures = 0;
+      this.#leave();
+      this.#update = {
+        status: 'done',
+        release: release.id,
+        stagesMs: Object.fromEntries(this.#stages),
+        fetched: this.#fetched,
+      };
+      this.#event('update.done', `${release.id} flies`, { stagesMs: Object.fromEntries(this.#stages) });
+      const kept = [release, memory.value.previous].map((one) => one && serviceOf(one).image.id);
+      const drop = again || !previous ? null : serviceOf(previous).image.id;
+      if (drop && !kept.includes(drop))
+        await images.remove(drop).catch((err: unknown) => log.warn({ err }, 'old image stays'));
+    } else if (outcome.type === 'failed') {
+      const tail = candidate ? await engine.logsTail(candidate.id, LIMITS.logLinesMax).catch(() => '') : '';
+      const said = tail.trim().slice(-LIMITS.logCharsMax);
+      const failure: Failure = {
+        ...outcome.failure,
+        text: said ? `${outcome.failure.text}; it said: ${said}` : outcome.failure.text,
+      };
+      this.#fail(release, failure);
+    }
+    this.#tell();
+    this.#poke();
+  }
+
+  #fail(release: Release | null, failure: Failure): void {
+    const { memory } = this.#options;
+    const { target, good } = memory.value;
+    this.#stage = null;
+    this.#failures++;
+    if (!release) return;
+    // An interrupted agent is not the release's fault: it is tried again.
+    const blamed = failure.code !== 'AGENT_RESTARTED' && release.id === target?.release?.id;
+    if (blamed)
+      memory.write({
+        ...memory.value,
+        failed: { generation: target.generation, release: release.id, failure },
+      });
+    this.#update = { status: 'failed', release: release.id, failure };
+    const stays = good && good.id !== release.id ? `; ${good.id} stays` : '';
+    this.#event('update.failed', `${release.id} failed: ${failure.text}${stays}`, { code: failure.code });
+  }
+
+  /** The device's own trouble: the step is tried again after a pause that grows. */
+  #troubled(error: unknown): number {
+    const { log, memory } = this.#options;
+    const code =
+      error instanceof ImageError ? error.code : ((error as { code?: string }).code ?? 'UNEXPECTED');
+    const text = error instanceof Error ? error.message : String(error);
+    const pauseMs = Math.min(LIMITS.retryMsMax, LIMITS.retryMsMin * 2 ** Math.min(this.#failures, 16));
+    this.#failures++;
+    log.error({ err: error, pauseMs }, 'a step failed; trying again');
+    const release = memory.value.target?.release;
+    if (release) {
+      this.#update = { status: 'failed', release: release.id, failure: { code, text } };
+      this.#event('update.failed', `${release.id}: ${text}`, { code, retryMs: pauseMs });
+    }
+    this.#tell();
+    return pauseMs;
+  }
+
+  // -------------------------------------------------------------- what is told
+
+  #leave(): void {
+    if (this.#stage !== null) {
+      const beganMs = this.#stages.get(this.#stage) ?? 0;
+      this.#stages.set(this.#stage, Math.round((performance.now() - beganMs) * 10) / 10);
+    }
+    this.#stage = null;
+  }
+
+  #enter(stage: Stage, release: Release): void {
+    this.#leave();
+    this.#stage = stage;
+    this.#stages.set(stage, performance.now());
+    this.#update = { status: 'updating', release: release.id, stage, doneBytes: 0, allBytes: 0 };
+    this.#tell();
+  }
+
+  #event(type: string, text: string, data: Record<string, unknown>): void {
+    const { link, device, log } = this.#options;
+    log.info({ type, ...data }, text);
+    link.event({ device, key: randomUUID(), atMs: Date.now(), type, text, data });
+  }
+
+  #tell(): void {
+    const { link, device, memory } = this.#options;
+    const { state } = this.#coordinator;
+    const ownerId = state.phase === 'idle' ? state.owner : 'prior' in state ? state.prior : null;
+    const owner = this.#containers.find(({ id }) => id === ownerId);
+    this.#toldMs = Date.now();
+    link.current({
+      device,
+      generation: memory.value.target?.generation ?? 0,
+      bootId: this.#bootId,
+      sequence: this.#sequence++,
+      atMs: this.#toldMs,
+      owner: owner ? { release: owner.release, imageId: owner.imageId, container: owner.id } : null,
+      images: this.#imageIds,
+      update: this.#update,
+    });
+  }
+}

@@ -1,0 +1,102 @@
+/** The thermal camera: 80 x 60 grey levels in, false colours out, the hottest spot marked with its temperature. */
+const WIDTH = 80;
+const HEIGHT = 60;
+const SCALE = 8;
+/** Level 0 and level 255 in °C. */
+const COLD_C = 0;
+const HOT_C = 127.5;
+/** From cold to hot, as thermographers know it. */
+const IRON = ['#05030f', '#2a0a5c', '#7a1283', '#c02a6b', '#ea5a2f', '#fb9b06', '#fdd93b', '#fffbe6'];
+
+const PALETTE = Uint32Array.from({ length: 256 }, (_, level) => {
+  const at = (level / 255) * (IRON.length - 1);
+  const from = Math.min(IRON.length - 2, Math.floor(at));
+  const channel = (i) => {
+    const [a, b] = [IRON[from], IRON[from + 1]].map((hex) => Number.parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16));
+    return Math.round(a + (b - a) * (at - from));
+  };
+  return ((255 << 24) | (channel(2) << 16) | (channel(1) << 8) | channel(0)) >>> 0;
+});
+const celsius = (level) => COLD_C + (level / 255) * (HOT_C - COLD_C);
+
+export const mount = (picture) => {
+  const canvas = picture.appendChild(document.createElement('canvas'));
+  canvas.width = WIDTH * SCALE;
+  canvas.height = HEIGHT * SCALE;
+  const context = canvas.getContext('2d');
+  context.imageSmoothingQuality = 'high';
+  const small = new OffscreenCanvas(WIDTH, HEIGHT);
+  const pixels = new ImageData(WIDTH, HEIGHT);
+  const colours = new Uint32Array(pixels.data.buffer);
+
+  return (levels) => {
+    if (levels.length !== WIDTH * HEIGHT) return;
+    let low = 255;
+    let hot = 0;
+    for (let i = 0; i < levels.length; i += 1) {
+      low = Math.min(low, levels[i]);
+      if (levels[i] > levels[hot]) hot = i;
+    }
+    const span = Math.max(24, levels[hot] - low);
+    for (let i = 0; i < levels.length; i += 1) {
+      colours[i] = PALETTE[Math.min(255, Math.round(((levels[i] - low) / span) * 255))];
+    }
+    small.getContext('2d').putImageData(pixels, 0, 0);
+    context.drawImage(small, 0, 0, canvas.width, canvas.height);
+    // Labels keep their size on the screen however small the canvas is shown.
+    context.save();
+    const unit = Math.max(canvas.width / canvas.clientWidth, canvas.height / canvas.clientHeight);
+    if (Number.isFinite(unit)) {
+      const toLabels = SCALE / unit;
+      context.scale(unit, unit);
+      legend(context, HEIGHT * toLabels, celsius(low), celsius(low + span));
+      const [x, y] = [(hot % WIDTH) + 0.5, Math.floor(hot / WIDTH) + 0.5];
+      mark(context, x * toLabels, y * toLabels, x > 0.65 * WIDTH, celsius(levels[hot]));
+    }
+    context.restore();
+  };
+};
+
+const write = (context, text, x, y) => {
+  context.font = '600 13px "DejaVu Sans Mono", monospace';
+  context.lineWidth = 3;
+  context.strokeStyle = 'rgb(0 0 0 / 60%)';
+  context.strokeText(text, x, y);
+  context.fillStyle = '#fff';
+  context.fillText(text, x, y);
+};
+
+const mark = (context, x, y, onTheRight, temperatureC) => {
+  context.strokeStyle = '#fff';
+  context.lineWidth = 1.5;
+  context.beginPath();
+  context.arc(x, y, 7, 0, 2 * Math.PI);
+  for (const [dx, dy] of [
+    [1, 0],
+    [-1, 0],
+    [0, 1],
+    [0, -1],
+  ]) {
+    context.moveTo(x + 4 * dx, y + 4 * dy);
+    context.lineTo(x + 11 * dx, y + 11 * dy);
+  }
+  context.stroke();
+  context.textAlign = onTheRight ? 'right' : 'left';
+  write(context, `${temperatureC.toFixed(1)} °C`, x + (onTheRight ? -15 : 15), Math.max(16, y - 6));
+};
+
+const legend = (context, height, lowC, highC) => {
+  const [x, top, bottom] = [12, 30, height - 30];
+  const ramp = context.createLinearGradient(0, bottom, 0, top);
+  IRON.forEach((colour, i) => {
+    ramp.addColorStop(i / (IRON.length - 1), colour);
+  });
+  context.fillStyle = ramp;
+  context.fillRect(x, top, 7, bottom - top);
+  context.strokeStyle = 'rgb(255 255 255 / 40%)';
+  context.lineWidth = 1;
+  context.strokeRect(x, top, 7, bottom - top);
+  context.textAlign = 'left';
+  write(context, `${highC.toFixed(0)}°`, x, top - 8);
+  write(context, `${lowC.toFixed(0)}°`, x, bottom + 18);
+};

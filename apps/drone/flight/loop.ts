@@ -1,0 +1,167 @@
+/**
+ * The control loop: bytes of the rotor link in, one command out for every IMU sample.
+ *
+ * Invariant: driven by arrivals alone, no timer; a sample is answered at most once, newer ones only, and before `read`
+ * returns; whatever the link delivers, nothing is thrown. Owner and shadow run this same class: what is compiled and
+ * warm in the shadow is what flies after the grant.
+ */
+import { type Fields, type Frame, MAV, Parser, Writer } from 'midair/handover';
+import { type ControllerState, dtOf, type Sample, START, step } from './control.ts';
+import { LIMITS, type Setpoint } from './limits.ts';
+import type { Motors, Vector } from './vectors.ts';
+
+const SYSTEM_ID = 1;
+/** Armed (bit 7) and custom mode: any mode that is not zero turns the motors. */
+const ARMED = MAV.MODE_FLAG_SAFETY_ARMED | MAV.MODE_FLAG_CUSTOM_MODE_ENABLED;
+
+/** What a successor needs to go on. */
+export interface Cursor {
+  state: ControllerState;
+  /** MAVLink sequence number of the last frame sent. */
+  sequence: number;
+  /** Bytes of an incoming frame whose rest is still to come. */
+  partial: Uint8Array;
+}
+
+export interface LoopOptions {
+  setpoint: Setpoint;
+  /** Takes a frame for the board; `answersUs` is the IMU sample that it answers, null for a heartbeat. */
+  send: (frame: Uint8Array, answersUs: number | null, motors: Motors | null) => void;
+}
+
+/** Gyro samples kept for the panel's chart; more than a telemetry interval has. */
+const TRACE_SAMPLES = 64;
+
+export class Loop {
+  readonly #options: LoopOptions;
+  #parser = new Parser();
+  #writer = new Writer({ systemId: SYSTEM_ID, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
+  #state = START;
+  #epoch = 0;
+  #cycles = 0;
+  #attitude: Sample['attitude'] = null;
+  #fix: Sample['fix'] = null;
+  #landed: boolean | null = null;
+  /** Time and gyro of the last samples, a ring of four numbers each. */
+  readonly #trace = new Float64Array(4 * TRACE_SAMPLES);
+  /** One object for all commands: the codec copies out of it. */
+  readonly #command = {
+    time_usec: 0,
+    controls: [0, 0, 0, 0],
+    mode: ARMED,
+    flags: 0,
+  };
+
+  constructor(options: LoopOptions) {
+    this.#options = options;
+  }
+
+  get state(): ControllerState {
+    return this.#state;
+  }
+  get cycles(): number {
+    return this.#cycles;
+  }
+  get epoch(): number {
+    return this.#epoch;
+  }
+  set epoch(epoch: number) {
+    this.#epoch = epoch;
+  }
+
+  cursor(): Cursor {
+    return { state: this.#state, sequence: this.#writer.sequence, partial: this.#parser.partial() };
+  }
+
+  /** Goes on where `cursor` stopped; without one, from nothing. */
+  resume(cursor: Cursor | null, epoch: number): void {
+    this.#parser = new Parser({ head: cursor?.partial });
+    if (cursor !== null) this.#writer.sequence = cursor.sequence;
+    this.#state = cursor?.state ?? START;
+    this.#epoch = epoch;
+    this.#attitude = null;
+    this.#fix = null;
+    this.#landed = null;
+  }
+
+  /** The next bytes from the board, cut anywhere. */
+  read(chunk: Uint8Array): void {
+    for (const frame of this.#parser.read(chunk)) this.#take(frame);
+  }
+
+  /** Gyro samples later than `afterUs`, oldest first: [board time in µs, x, y, z in rad/s], at most 64. */
+  traceAfter(afterUs: number): number[][] {
+    const samples: number[][] = [];
+    for (let age = Math.min(this.#cycles, TRACE_SAMPLES); age > 0; age -= 1) {
+      const at = 4 * ((this.#cycles - age) % TRACE_SAMPLES);
+      if ((this.#trace[at] as number) > afterUs) samples.push([...this.#trace.subarray(at, at + 4)]);
+    }
+    return samples;
+  }
+
+  #take(frame: Frame): void {
+    if (frame.componentId !== MAV.COMP_ID_AUTOPILOT1) return;
+    switch (frame.name) {
+      case 'HIGHRES_IMU':
+        this.#cycle(frame.fields);
+        return;
+      case 'ATTITUDE_QUATERNION': {
+        const { q1, q2, q3, q4 } = frame.fields;
+        const size = Math.hypot(q1, q2, q3, q4);
+        if (size > 0.9 && size < 1.1) this.#attitude = [q1, q2, q3, q4];
+        return;
+      }
+      case 'LOCAL_POSITION_NED': {
+        const { x, y, z, vx, vy, vz } = frame.fields;
+        if (Number.isFinite(x + y + z + vx + vy + vz)) this.#fix = { position: [x, y, z], velocity: [vx, vy, vz] };
+        return;
+      }
+      case 'EXTENDED_SYS_STATE':
+        this.#landed = frame.fields.landed_state === MAV.LANDED_STATE_ON_GROUND;
+        return;
+      default:
+        return;
+    }
+  }
+
+  #cycle(imu: Fields<'HIGHRES_IMU'>): void {
+    const imuUs = imu.time_usec;
+    const gyro: Vector = [imu.xgyro, imu.ygyro, imu.zgyro];
+    const acceleration: Vector = [imu.xacc, imu.yacc, imu.zacc];
+    if (imuUs <= this.#state.imuUs) return;
+    if (!Number.isFinite(gyro[0] + gyro[1] + gyro[2] + acceleration[0] + acceleration[1] + acceleration[2])) return;
+
+    const sample = { imuUs, gyro, acceleration, attitude: this.#attitude, fix: this.#fix, landed: this.#landed };
+    this.#attitude = null;
+    this.#fix = null;
+    this.#landed = null;
+    const [state, motors] = step(this.#state, sample, this.#options.setpoint, dtOf(this.#state, imuUs));
+    this.#state = state;
+
+    const command = this.#command;
+    command.time_usec = imuUs;
+    command.flags = this.#epoch;
+    for (let i = 0; i < 4; i += 1) command.controls[i] = motors[i] as number;
+    this.#options.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
+
+    const at = 4 * (this.#cycles % TRACE_SAMPLES);
+    this.#trace[at] = imuUs;
+    this.#trace[at + 1] = gyro[0];
+    this.#trace[at + 2] = gyro[1];
+    this.#trace[at + 3] = gyro[2];
+    this.#cycles += 1;
+    if (this.#cycles % LIMITS.heartbeatCycles === 0) this.#heartbeat();
+  }
+
+  #heartbeat(): void {
+    const frame = this.#writer.encode('HEARTBEAT', {
+      type: MAV.TYPE_ONBOARD_CONTROLLER,
+      autopilot: MAV.AUTOPILOT_INVALID,
+      base_mode: 0,
+      custom_mode: 0,
+      system_status: MAV.STATE_ACTIVE,
+      mavlink_version: 3,
+    });
+    this.#options.send(frame, null, null);
+  }
+}

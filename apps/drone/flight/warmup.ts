@@ -1,0 +1,74 @@
+/**
+ * A candidate's first second: it flies in the prior's shadow, on the same bytes, and compares.
+ *
+ * Invariant: writes nowhere. Ready means: as many cycles as asked ran through the very code that will fly (so it is
+ * loaded and compiled), and the outputs were laid beside the prior's. The shadow goes on until the mirror ends.
+ */
+import { type Mirror, Parser } from 'midair/handover';
+import { HOVER, LIMITS } from './limits.ts';
+import { Loop } from './loop.ts';
+import type { Motors } from './vectors.ts';
+
+export interface Warmth {
+  cycles: number;
+  /** Root mean square of the difference to the prior's motor commands, 0..1, over the second half; 1 if none could be compared. */
+  divergence: number;
+}
+
+/** What both said for the same IMU sample; whichever comes first waits for the other. */
+export class Comparison {
+  readonly #waiting = new Map<number, readonly number[]>();
+  #squares = 0;
+  #values = 0;
+
+  add(imuUs: number, motors: readonly number[]): void {
+    const other = this.#waiting.get(imuUs);
+    if (other === undefined) {
+      this.#waiting.set(imuUs, motors);
+      // Insertion order: the oldest goes first. A record that the mirror dropped is never waited for.
+      if (this.#waiting.size > LIMITS.warmUpOutputs) this.#waiting.delete(this.#waiting.keys().next().value ?? 0);
+      return;
+    }
+    this.#waiting.delete(imuUs);
+    for (let i = 0; i < 4; i += 1) this.#squares += ((motors[i] as number) - (other[i] as number)) ** 2;
+    this.#values += 4;
+  }
+
+  get divergence(): number {
+    return this.#values === 0 ? 1 : Math.min(1, Math.sqrt(this.#squares / this.#values));
+  }
+  restart(): void {
+    this.#squares = 0;
+    this.#values = 0;
+  }
+}
+
+/**
+ * @param loop set to send into {@link Comparison}
+ * @param cyclesMin how many cycles until it is warm
+ * @throws what the mirror throws; the abort's reason
+ */
+export const shadow = async (mirror: Mirror, signal: AbortSignal, cyclesMin: number = LIMITS.warmUpCycles): Promise<Warmth> => {
+  const comparison = new Comparison();
+  const sent = (_frame: Uint8Array, answersUs: number | null, motors: Motors | null) => {
+    if (answersUs !== null && motors !== null) comparison.add(answersUs, motors);
+  };
+  const loop = new Loop({ setpoint: HOVER, send: sent });
+  const prior = new Parser();
+  let halfway = false;
+  for await (const { kind, bytes } of mirror) {
+    signal.throwIfAborted();
+    if (kind === 'in') loop.read(bytes);
+    else {
+      for (const frame of prior.read(bytes)) {
+        if (frame.name === 'HIL_ACTUATOR_CONTROLS') comparison.add(frame.fields.time_usec, frame.fields.controls);
+      }
+    }
+    if (!halfway && loop.cycles >= cyclesMin / 2) {
+      halfway = true;
+      comparison.restart();
+    }
+    if (loop.cycles >= cyclesMin) break;
+  }
+  return { cycles: loop.cycles, divergence: comparison.divergence };
+};

@@ -1,0 +1,16 @@
+/** Bounds of the panel, unit last, with the reason. */
+export const LIMITS = {
+  /** 25 Hz: smooth for the eye; every message carries all gyro samples since the one before. */
+  telemetryIntervalMs: 40,
+  /** Frames that wait while the camera is here and the connections are not: 2 s of both kinds (20 + 9 a second). */
+  framesWaitingMax: 58,
+  /** Of those, what fits into one RELEASED line (256 KiB) when base64 has made four bytes out of three. */
+  framesPassedBytesMax: 160 * 1024,
+  /** A browser that does not read for this long a backlog loses frames; the others do not wait for it. */
+  backlogBytesMax: 4 * 1024 * 1024,
+  /** Browsers say nothing; a longer message closes their connection. */
+  messageBytesMax: 1024,
+  /** Browsers at one time: the descriptors of one handover line are bounded too. */
+  connectionsMax: 200,
+  requestMs: 10_000,
+} as const;

@@ -1,0 +1,54 @@
+/** Every bound of the delta library, unit last, with its reason. Those marked (format) are part of format v1. */
+export const LIMITS = {
+  /** (format) Chunks that applyLayer yields. */
+  chunkBytes: 64 * 1024,
+  /** (format) The body is verified in pieces of this size, so no byte is used before its digest was checked. */
+  bodyChunkBytes: 64 * 1024,
+  /** (format) A running digest of the output is compared at least this often. */
+  checkEveryBytes: 4 * 1024 * 1024,
+  /** (format) Truncated SHA-256 of basis files, outputs and checkpoints: against accidents; the diffID is the proof. */
+  checkBytes: 8,
+
+  /** 16 bytes for each 64 KiB of body: enough for an artifact of 16 GiB. */
+  headerBytesMax: 4 * 1024 * 1024 + 64 * 1024,
+  /** Docker stops at 127. */
+  layersMax: 1_024,
+  codecsMax: 64,
+  sectionsMax: 65_536,
+  /** A layer's tar; a caller who knows the signed length passes that. */
+  outputBytesMax: 64 * 1024 ** 3,
+
+  /** An index block is closed at this size, and refused above the second: one item adds at most a pax header. */
+  indexBlockBytes: 1024 * 1024,
+  indexBytesMax: 4 * 1024 * 1024,
+  /** A pax header or GNU long name above this is carried as plain content and not understood. */
+  metaBytesMax: 1024 * 1024,
+  /** PATH_MAX of Linux. */
+  pathBytesMax: 4_096,
+  /** A listed basis: about 200 bytes each in memory. */
+  listEntriesMax: 1_000_000,
+  listBytesMax: 128 * 1024 * 1024,
+
+  /**
+   * What xdelta3-wasm is given. Its memory is 16 MiB for ever. Measured: encoding at level 9 with incompressible
+   * input takes at most 2,415 KiB of source beside a target of 512 KiB, 4,095 KiB beside 256 KiB, 1,020 KiB beside
+   * 1 MiB; decoding 1 MiB takes up to 13,230 KiB of source.
+   */
+  windowTargetBytes: 512 * 1024,
+  windowSourceBytes: 2 * 1024 * 1024,
+  /** What a decoder accepts: room to change the two above without a new format, still inside those 16 MiB. */
+  windowTargetBytesMax: 1024 * 1024,
+  windowSourceBytesMax: 4 * 1024 * 1024,
+  patchBytesMax: 2 * 1024 * 1024,
+  windowsMax: 1_048_576,
+
+  /** 8 MiB of history in the decoder for each of the two solid streams of a layer. */
+  zstdWindowLogMax: 23,
+  /** Streams up to this size are compressed in one call, which knows their length and does a little better. */
+  solidBufferBytes: 4 * 1024 * 1024,
+
+  /** Below this a listing of the basis is not asked of the device: it would cost more than it saves. */
+  listSavingBytesMin: 1_024,
+  /** Anchors of a large basis file that are remembered, whatever its size. */
+  anchorsMax: 65_536,
+} as const;

@@ -1,0 +1,135 @@
+/**
+ * zstd in one call and as streams, over Node's zlib.
+ *
+ * Invariant: nothing decompresses to more than the length it was declared with, nor with more history than 8 MiB.
+ */
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { promisify } from 'node:util';
+import { constants, createZstdDecompress, zstdCompress, zstdDecompress } from 'node:zlib';
+import { asDeltaError, DeltaError } from '#deltas/errors.ts';
+import { LIMITS } from '#deltas/limits.ts';
+
+const compressCall = promisify(zstdCompress);
+const decompressCall = promisify(zstdDecompress);
+
+/** Parameters for a stream or call at `level` whose history reaches back at most 8 MiB. */
+export function compressParameters(level: number, rawBytes?: number): Record<number, number> {
+  const log = rawBytes === undefined ? LIMITS.zstdWindowLogMax : Math.ceil(Math.log2(Math.max(rawBytes, 1)));
+  return {
+    [constants.ZSTD_c_compressionLevel]: level,
+    [constants.ZSTD_c_windowLog]: Math.min(Math.max(log, 10), LIMITS.zstdWindowLogMax),
+  };
+}
+
+/** @param dictionary raw bytes that matches may refer to (an old file); the same must be given to decompress */
+export async function compress(raw: Uint8Array, level: number, dictionary?: Uint8Array): Promise<Buffer> {
+  return await compressCall(raw, {
+    params: compressParameters(level, raw.length + (dictionary?.length ?? 0)),
+    pledgedSrcSize: raw.length,
+    ...(dictionary === undefined ? {} : { dictionary: Buffer.from(dictionary) }),
+  });
+}
+
+/** @throws DeltaError `CORRUPT` unless it decompresses to exactly `rawBytes` */
+export async function decompress(
+  packed: Uint8Array,
+  rawBytes: number,
+  what: string,
+  dictionary?: Uint8Array,
+): Promise<Buffer> {
+  let raw: Buffer;
+  try {
+    raw = await decompressCall(packed, {
+      // One more than declared, so that a longer stream is seen as such; zero would mean no limit.
+      maxOutputLength: rawBytes + 1,
+      params: { [constants.ZSTD_d_windowLogMax]: LIMITS.zstdWindowLogMax },
+      ...(dictionary === undefined ? {} : { dictionary: Buffer.from(dictionary) }),
+    });
+  } catch (error) {
+    throw asDeltaError(error, 'CORRUPT', `${what} does not decompress`);
+  }
+  if (raw.length !== rawBytes) {
+    throw new DeltaError('CORRUPT', `${what} decompresses to ${raw.length} bytes instead of ${rawBytes}`);
+  }
+  return raw;
+}
+
+/**
+ * A compressed section read front to back, in exact amounts. Backpressure reaches the artifact: what is not asked for
+ * is not decompressed.
+ */
+export class ZstdReader {
+  readonly #iterator: AsyncIterator<Buffer>;
+  readonly #running: Promise<void>;
+  readonly #abort = new AbortController();
+  readonly #what: string;
+  #failure: unknown;
+  #chunk: Buffer = Buffer.alloc(0);
+  #left: number;
+
+  /** @param rawBytes declared length of the whole stream */
+  constructor(packed: AsyncIterable<Uint8Array>, rawBytes: number, what: string) {
+    this.#what = what;
+    this.#left = rawBytes;
+    const stream = createZstdDecompress({
+      chunkSize: LIMITS.chunkBytes,
+      params: { [constants.ZSTD_d_windowLogMax]: LIMITS.zstdWindowLogMax },
+    });
+    this.#running = pipeline(Readable.from(packed, { objectMode: false }), stream, {
+      signal: this.#abort.signal,
+      end: true,
+    }).catch((error: unknown) => {
+      this.#failure = error;
+    });
+    this.#iterator = stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+  }
+
+  async #fill(): Promise<boolean> {
+    while (this.#chunk.length === 0) {
+      try {
+        const next = await this.#iterator.next();
+        if (next.done === true) return false;
+        this.#chunk = next.value;
+      } catch (error) {
+        await this.#running;
+        // The stream reports its own end as the reason; the first failure says more.
+        const cause = this.#failure instanceof DeltaError ? this.#failure : error;
+        throw asDeltaError(cause, 'CORRUPT', `${this.#what} does not decompress`);
+      }
+    }
+    return true;
+  }
+
+  /** The next `length` bytes in pieces. */
+  async *pieces(length: number): AsyncGenerator<Buffer> {
+    if (length > this.#left) throw new DeltaError('CORRUPT', `${this.#what} is used beyond its length`);
+    this.#left -= length;
+    let wanted = length;
+    while (wanted > 0) {
+      if (!(await this.#fill())) throw new DeltaError('CORRUPT', `${this.#what} ends early`);
+      const piece = this.#chunk.subarray(0, wanted);
+      this.#chunk = this.#chunk.subarray(piece.length);
+      wanted -= piece.length;
+      yield piece;
+    }
+  }
+
+  async take(length: number): Promise<Buffer> {
+    const parts: Buffer[] = [];
+    for await (const piece of this.pieces(length)) parts.push(piece);
+    return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts, length);
+  }
+
+  /** @throws DeltaError `CORRUPT` when bytes are left over */
+  async finish(): Promise<void> {
+    if (this.#left !== 0 || (await this.#fill())) {
+      throw new DeltaError('CORRUPT', `${this.#what} holds more than is used`);
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#abort.abort();
+    await this.#running;
+  }
+}

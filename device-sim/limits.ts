@@ -1,0 +1,50 @@
+/** Every bound and rate of the simulated drone, unit last, with its reason. */
+export const LIMITS = {
+  /** The board's cycle: 250 Hz, an IMU sample and an attitude each. */
+  tickUs: 4_000,
+  /** Physics: 50 steps within the motors' time constant. */
+  stepUs: 1_000,
+  /** In ticks: 50 Hz position, 5 Hz landed state, 1 Hz heartbeat and battery. */
+  positionTicks: 5,
+  landedTicks: 50,
+  heartbeatTicks: 250,
+  /** At motor level a held command is harmless up to 100 ms; 500 ms tumble an agile drone. */
+  failsafeUs: 200_000,
+  /** Without commands for so long nobody is taken to read either: see the link's header. */
+  unreadUs: 200_000,
+  /** A tick later than this counts as late: half a cycle, where a missed cycle may be the board's own fault. */
+  lateTickUs: 2_000,
+  /** After a longer sleep (a suspended machine) the simulated time jumps instead of being caught up. */
+  catchUpUs: 10_000_000,
+  /** Read from the pty per wake-up at most: 16 reads of 4 KiB. */
+  readBytes: 4_096,
+  readsMax: 16,
+  /** All frames of one tick: 73 + 44 + 40 + 14 + 21 + 43 bytes and room. */
+  tickBytesMax: 1_024,
+
+  historyUs: 120_000_000,
+  /** Samples at 250 Hz for 131 s; the surplus is what a reader may be overtaken by. */
+  samplesMax: 32_768,
+  /** Commands: twice the rate, since doubled ones are recorded too. */
+  commandsMax: 65_536,
+  failsafesMax: 1_024,
+  /** Of a ring, the oldest entries that a reader leaves alone, since the writer may be on them. */
+  overtakenMax: 512,
+  epochsMax: 256,
+
+  /** A harder touchdown, or one on its side, is a crash: the drone stays down. */
+  touchdownMSMax: 4,
+  touchdownTiltDegMax: 60,
+
+  visible: { width: 160, height: 120, rateHz: 20, jpegQuality: 60 },
+  thermal: { width: 80, height: 60, rateHz: 9 },
+  cameraHeaderBytes: 16,
+  cameraFrameBytesMax: 64 * 1024,
+  /** Beyond the kernel's own socket buffer: with it, over a second of both streams while ownership changes. */
+  cameraQueueBytesMax: 256 * 1024,
+  /** A camera later than this starts its schedule anew instead of sending a burst. */
+  cameraLateUsMax: 1_000_000,
+
+  httpBodyBytesMax: 4_096,
+  startMsMax: 10_000,
+} as const;

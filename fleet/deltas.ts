@@ -1,0 +1,147 @@
+/**
+ * Deltas of a new image against the images that the fleet has.
+ *
+ * Invariant: a delta is an offer. One that fails, takes too long or is not smaller than the layers that it stands
+ * for is left out, and the release goes on without it. The encoder runs in a process of its own: it may use all of a
+ * core, or die, and the broker does not notice.
+ */
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdir, rm } from 'node:fs/promises';
+import os from 'node:os';
+import { extname, join } from 'node:path';
+import type { BaseLogger } from 'pino';
+import type { Blobs } from '#fleet/blobs.ts';
+import type { DeltaJob, DeltaResult } from '#fleet/delta-process.ts';
+import { FleetError } from '#fleet/errors.ts';
+import { LIMITS } from '#fleet/limits.ts';
+import type { Blob, Image } from '#fleet/protocol.ts';
+import type { Store } from '#fleet/store.ts';
+import { durationText, type Say, safeLines, sizeText } from '#fleet/text.ts';
+
+const PROGRAM = join(import.meta.dirname, `delta-process${extname(import.meta.filename)}`);
+/** Behind the broker, git and whatever else this machine runs. */
+const NICE = 10;
+
+export interface DeltaOptions {
+  image: Image;
+  app: string;
+  /** The new release's id, for the pusher's eyes. */
+  id: string;
+  store: Store;
+  blobs: Blobs;
+  say: Say;
+  signal: AbortSignal;
+  log: BaseLogger;
+}
+
+/** The image with its deltas. Throws only if the signal aborts. */
+export async function addDeltas(options: DeltaOptions): Promise<Image> {
+  const { image, say, signal, log } = options;
+  const deltas: Image['deltas'] = [];
+  for (const basis of basesOf(options)) {
+    const label = `delta ${basis.id} -> ${options.id}`;
+    const has = new Set(basis.image.layers.map((layer) => layer.diffId));
+    const missing = image.layers.filter((layer) => !has.has(layer.diffId));
+    if (missing.length === 0) {
+      say(`${label}: not needed, the layers are the same`);
+      continue;
+    }
+    const whole = missing.reduce((sum, layer) => sum + layer.blob.bytes, 0);
+    const all = image.layers.reduce((sum, layer) => sum + layer.blob.bytes, 0);
+    const startMs = Date.now();
+    try {
+      const blob = await encode(basis.image, options);
+      const sizes = `(layers ${sizeText(whole)}, image ${sizeText(all)})`;
+      const took = `in ${durationText(Date.now() - startMs)}`;
+      if (blob.bytes < whole) {
+        deltas.push({ basis: basis.image.id, blob });
+        say(`${label}: ${sizeText(blob.bytes)} ${sizes} ${took}`);
+      } else {
+        await rm(options.blobs.path(blob.digest), { force: true });
+        say(`${label}: left out, ${sizeText(blob.bytes)} is not smaller ${sizes}`);
+      }
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn({ error, basis: basis.image.id, target: image.id }, 'no delta');
+      const [why = ''] = safeLines(error instanceof Error ? error.message : String(error));
+      say(`${label}: failed, devices will fetch layers instead (${why})`);
+    }
+  }
+  return { ...image, deltas };
+}
+
+interface Basis {
+  id: string;
+  image: Image;
+}
+
+/** What to make deltas against: the previous release, the target, and what devices say they have. */
+function basesOf({ image, app, store }: DeltaOptions): Basis[] {
+  const users = new Map<string, number>();
+  for (const { current } of store.devices()) {
+    const images = new Set(current?.images ?? []);
+    if (current?.owner) images.add(current.owner.imageId);
+    for (const id of images) users.set(id, (users.get(id) ?? 0) + 1);
+  }
+  const reported = [...users].sort((a, b) => b[1] - a[1]).map(([id]) => store.releaseOfImage(id));
+  const bases = new Map<string, Basis>();
+  for (const release of [store.latestRelease(app), store.target().release, ...reported]) {
+    for (const service of Object.values(release?.services ?? {})) {
+      if (service.image.id === image.id || bases.has(service.image.id)) continue;
+      bases.set(service.image.id, { id: release?.id ?? '', image: service.image });
+    }
+  }
+  return [...bases.values()].slice(0, LIMITS.deltasPerReleaseMax);
+}
+
+/** Runs the encoder; the blob is durable when it resolves. */
+async function encode(basis: Image, options: DeltaOptions): Promise<Blob> {
+  const { blobs, image, signal } = options;
+  const scratch = blobs.temporary();
+  const output = join(scratch, 'delta');
+  await mkdir(scratch);
+  const files = (layers: Image['layers']) =>
+    layers.map(({ diffId, bytes, blob }) => ({ diffId, bytes, path: blobs.path(blob.digest) }));
+  const job: DeltaJob = {
+    basisId: basis.id,
+    basisLayers: files(basis.layers),
+    targetId: image.id,
+    targetLayers: files(image.layers),
+    output,
+    scratch: join(scratch, 'work'),
+  };
+  try {
+    const result = await run(job, signal);
+    if (!result.ok) throw new FleetError('DELTA_FAILED', result.text, 'devices fetch the layers whole');
+    return await blobs.take(output);
+  } finally {
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+async function run(job: DeltaJob, signal: AbortSignal): Promise<DeltaResult> {
+  const child = fork(PROGRAM, [], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], execArgv: [], env: {} });
+  let words = '';
+  child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    words = (words + chunk).slice(-2_000);
+  });
+  const timeout = AbortSignal.timeout(LIMITS.deltaMsMax);
+  const end = () => child.kill('SIGKILL');
+  const stop = AbortSignal.any([signal, timeout]);
+  stop.addEventListener('abort', end, { once: true });
+  try {
+    if (child.pid !== undefined) os.setPriority(child.pid, NICE);
+    let result: DeltaResult | undefined;
+    child.on('message', (message) => {
+      result = message as DeltaResult;
+    });
+    child.send(job);
+    await once(child, 'close');
+    if (timeout.aborted) return { ok: false, text: `it took longer than ${durationText(LIMITS.deltaMsMax)}` };
+    return result ?? { ok: false, text: words.trim().split('\n').at(-1) || 'the encoder died' };
+  } finally {
+    stop.removeEventListener('abort', end);
+    child.kill('SIGKILL');
+  }
+}

@@ -1,0 +1,47 @@
+/** Bounds of the sockets and of the SDK, unit last, beside the protocol's own in limits.ts. */
+export const BOUNDS = {
+  /** What a peer that does not read may make us keep: a full set of connections in a few lines, and heartbeats. */
+  sendQueueBytesMax: 8 * 1024 * 1024,
+  /** One turn of the event loop on one socket; a control loop may be waiting behind it. */
+  receiveTurnBytesMax: 256 * 1024,
+  receiveChunkBytes: 64 * 1024,
+  acceptTurnCountMax: 32,
+  /** A device has a handful of apps; more is a fault. */
+  connectionsMax: 64,
+  backlogCount: 64,
+  /** When the process has no descriptor left: ask again then, not at once for ever. */
+  acceptRetryMs: 100,
+
+  /** The agent is back within a second or two; a drone notices nothing meanwhile. */
+  reconnectMs: 200,
+  /** SHADOW follows its OFFER at once, and does not come at a first start. */
+  mirrorWaitMs: 100,
+  /** Lines of one GRANT: 64 x 250 descriptors is beyond what one process may open. */
+  grantLinesMax: 64,
+  /** Payload of one RELEASED line; the rest of `LIMITS.lineBytesMax` is its envelope. */
+  payloadBytesMax: 224 * 1024,
+  /** Steps of the agent that may wait behind one that is being done; its machine has one at a time. */
+  stepsWaitingMax: 8,
+
+  /** A camera frame; in base64 its leftover fits in a line. */
+  frameBytesMax: 64 * 1024,
+  /** Bytes between two turns of the event loop; a frame callback may be slow. */
+  frameTurnBytesMax: 64 * 1024,
+
+  /** Mirrored records that a slow shadow may leave unread before the oldest go: 4 s of a 250 Hz link, both ways. */
+  mirrorQueueCountMax: 2_000,
+  mirrorRecordBytesMax: 64 * 1024,
+
+  /** A release waits for the next command, so that the successor has a whole period: 2 periods of a slow link. */
+  releaseTickMsMax: 20,
+  /** A write younger than this leaves the period to the successor already. */
+  freshWriteUsMax: 500,
+
+  /** Beyond it a slow client's unsent bytes stay behind: its connection is closed with 1012. */
+  websocketFlushMsMax: 50,
+  /** Bytes of a half received message; in base64 beside its envelope it must fit in a line. */
+  websocketHeadBytesMax: 128 * 1024,
+  /** Connections handled in one turn of the event loop: the prior still flies then. */
+  websocketTurnCountMax: 16,
+  websocketMetaBytesMax: 4 * 1024,
+} as const;
