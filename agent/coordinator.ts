@@ -11,17 +11,7 @@ import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
 import type { Log } from '#agent/log.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type LineListener, type LineSocket, listenLines } from '#handover/lines.ts';
-import {
-  type AppId,
-  type Config,
-  deadlineMs,
-  type Effect,
-  type Event,
-  type Failure,
-  type Outcome,
-  type State,
-  step,
-} from '#handover/machine.ts';
+import { deadlineMs, step } from '#handover/machine.ts';
 import { MAV, Writer } from '#handover/mavlink/index.ts';
 import {
   type AppMessage,
@@ -31,6 +21,7 @@ import {
   type Resource,
 } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
+import type { AppId, Config, Effect, Event, Failure, Outcome, State } from '#handover/state.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
 export interface Processes {

@@ -123,7 +123,10 @@ function tree(root: string): string[] {
 /** @returns process ids in it and below it; 0 stands for one that this pid namespace does not show */
 const pidsIn = ({ directory }: Cgroup): number[] =>
   tree(directory).flatMap((each) =>
-    (read(join(each, 'cgroup.procs')) ?? '').split('\n').filter((line) => line !== '').map(Number),
+    (read(join(each, 'cgroup.procs')) ?? '')
+      .split('\n')
+      .filter((line) => line !== '')
+      .map(Number),
   );
 
 /**
@@ -228,7 +231,9 @@ export function containerOfPid(pid: number, roots = ROOTS): string | undefined {
 /** Clock ticks since boot at which a process began: with its pid, its identity for as long as the machine is up. */
 export function startTicksOf(pid: number, roots = ROOTS): number | undefined {
   // The command name is in brackets and may hold anything, brackets and spaces too: fields count from the last one.
-  const fields = read(join(roots.proc, String(pid), 'stat'))?.replace(/^.*\) /s, '').split(' ');
+  const fields = read(join(roots.proc, String(pid), 'stat'))
+    ?.replace(/^.*\) /s, '')
+    .split(' ');
   const ticks = Number(fields?.[19]);
   return Number.isFinite(ticks) ? ticks : undefined;
 }

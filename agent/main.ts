@@ -9,8 +9,8 @@ import { openJournal } from '#agent/journal.ts';
 import { openLink } from '#agent/link.ts';
 import { createLog } from '#agent/log.ts';
 import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
-import { initial, type State } from '#handover/machine.ts';
 import { RESOURCES } from '#handover/messages.ts';
+import { initial, type State } from '#handover/state.ts';
 
 export interface AgentOptions {
   readonly directory: string;

@@ -5,7 +5,7 @@
  * ever stops an owner that flies.
  */
 import type { Release, Target } from '#fleet/protocol.ts';
-import type { Failure, State } from '#handover/machine.ts';
+import type { Failure, State } from '#handover/state.ts';
 
 export interface Container {
   readonly id: string;

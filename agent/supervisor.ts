@@ -15,7 +15,7 @@ import type { Link } from '#agent/link.ts';
 import type { Log } from '#agent/log.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
-import type { Failure, Outcome } from '#handover/machine.ts';
+import type { Failure, Outcome } from '#handover/state.ts';
 
 /** What the supervisor must remember across its own death. */
 export interface Memory {

@@ -12,93 +12,36 @@
  * hand-back (candidate to prior) in the reverse. Whatever goes wrong, the faulty one is fenced and the
  * transfer goes on, or turns round, towards the other; if both are fenced nobody flies it: failsafe.
  */
-import type { Limits } from '#handover/limits.ts';
-import type { AgentMessage, AppMessage, Resource } from '#handover/messages.ts';
 
-/** The identity of a running app: its container's id. */
-export type AppId = string;
-export type Role = 'prior' | 'candidate';
-export type Direction = 'forward' | 'handback';
-export interface Failure {
-  readonly code: string;
-  readonly text: string;
-}
-interface Pair {
-  /** `null`: a first start, nobody owns anything yet. */
-  readonly prior: AppId | null;
-  readonly candidate: AppId;
-  /** Confirmed dead; never granted anything again. */
-  readonly fenced: Readonly<Record<Role, boolean>>;
-  /** Why the candidate is not to have it; `null` while all is well. */
-  readonly failure: Failure | null;
-}
-interface Transfer extends Pair {
-  readonly direction: Direction;
-  /** The one in hand. Those before it in RESOURCES are the candidate's, those after it the prior's. */
-  readonly resource: Resource;
-}
-
-export type State = { readonly epoch: number } & (
-  | { readonly phase: 'idle'; readonly owner: AppId | null }
-  | ({ readonly phase: 'warming' | 'ready'; readonly deadlineMs: number } & Pair)
-  | ({ readonly phase: 'releasing' | 'granting'; readonly deadlineMs: number } & Transfer)
-  | ({
-      readonly phase: 'fencing';
-      readonly who: Role;
-      /** Still to come before the resource may be granted: the giver's RELEASED, asked before the fault. */
-      readonly awaitsRelease: boolean;
-      readonly deadlineMs: number;
-    } & Transfer)
-  | ({ readonly phase: 'probation'; readonly deadlineMs: number; readonly heardMs: number } & Pair)
-  | ({ readonly phase: 'committed'; readonly deadlineMs: number } & Pair)
-  | { readonly phase: 'failsafe'; readonly failure: Failure }
-);
-
-export type Event = { readonly atMs: number } & (
-  | { readonly type: 'boot' }
-  | { readonly type: 'tick' }
-  /** A candidate's container was started. */
-  | { readonly type: 'update'; readonly candidate: AppId }
-  | { readonly type: 'message'; readonly from: AppId; readonly message: AppMessage }
-  /** Its connection closed; the process may live. */
-  | { readonly type: 'gone'; readonly who: AppId }
-  /** Confirmed dead: by a fence that was asked for, or by itself. */
-  | { readonly type: 'dead'; readonly who: AppId }
-  | { readonly type: 'abort'; readonly failure: Failure }
-);
-
-type Without<M, K extends PropertyKey> = M extends unknown ? Omit<M, K> : never;
-export type Outcome =
-  | { readonly type: 'updated'; readonly owner: AppId }
-  | { readonly type: 'failed'; readonly owner: AppId | null; readonly failure: Failure };
-export type Effect =
-  /** Make the state that this step returned durable before any later effect. */
-  | { readonly do: 'persist' }
-  /** Descriptors, and a grant's payload, are attached by whoever executes this. */
-  | {
-      readonly do: 'send';
-      readonly to: AppId;
-      readonly message: Without<AgentMessage, 'fds' | 'payload' | 'more'>;
-    }
-  /** Make sure that it can no longer act, then say `dead`. */
-  | { readonly do: 'fence'; readonly who: AppId }
-  /** It may end by itself first; then as `fence`. */
-  | { readonly do: 'stop'; readonly who: AppId }
-  | { readonly do: 'mirror'; readonly from: AppId; readonly to: AppId }
-  | { readonly do: 'failsafe'; readonly failure: Failure }
-  | { readonly do: 'report'; readonly type: string; readonly text: string; readonly resource?: Resource }
-  | { readonly do: 'settle'; readonly outcome: Outcome };
-
-export interface Config {
-  readonly limits: Limits;
-  /** Those that this device has, in the order of RESOURCES, rotors last. */
-  readonly resources: readonly Resource[];
-}
-type Step = [State, Effect[]];
-type In<P extends State['phase']> = Extract<State, { phase: P }>;
-type Moving = In<'releasing' | 'granting' | 'fencing'>;
-
-export const initial: State = { phase: 'idle', epoch: 0, owner: null };
+import type { AppMessage } from '#handover/messages.ts';
+import type {
+  AppId,
+  Config,
+  Effect,
+  Event,
+  Failure,
+  In,
+  Moving,
+  Role,
+  State,
+  Step,
+  Transfer,
+} from '#handover/state.ts';
+import {
+  arrived,
+  cancel,
+  commit,
+  failed,
+  giverOf,
+  grant,
+  idOf,
+  nobody,
+  pairOf,
+  pass,
+  report,
+  resolve,
+  takerOf,
+} from '#handover/transfer.ts';
 
 /** When the state wants a `tick`; `Infinity` if it waits for nothing. */
 export const deadlineMs = (state: State, { limits }: Config): number => {
@@ -125,11 +68,6 @@ export const step = (state: State, event: Event, config: Config): Step => {
   }
 };
 
-// ---------------------------------------------------------------- start and end of an update
-
-const report = (type: string, text: string, resource?: Resource): Effect =>
-  resource === undefined ? { do: 'report', type, text } : { do: 'report', type, text, resource };
-
 const update = (state: State, candidate: AppId, atMs: number, { limits }: Config): Step => {
   if (state.phase !== 'idle' && state.phase !== 'failsafe') {
     return [state, [report('update.refused', 'an update is under way')]];
@@ -147,200 +85,6 @@ const update = (state: State, candidate: AppId, atMs: number, { limits }: Config
     },
     [{ do: 'persist' }],
   ];
-};
-
-/** The candidate holds nothing: it is stopped, and the prior never noticed. */
-const cancel = (state: In<'warming' | 'ready'>, failure: Failure): Step => {
-  const owner = state.fenced.prior ? null : state.prior;
-  return [
-    { phase: 'idle', epoch: state.epoch, owner },
-    [
-      { do: 'persist' },
-      { do: 'send', to: state.candidate, message: { type: 'REVOKE', epoch: state.epoch, ...failure } },
-      { do: 'stop', who: state.candidate },
-      { do: 'settle', outcome: { type: 'failed', owner, failure } },
-    ],
-  ];
-};
-
-const commit = (state: Pair & { epoch: number }, atMs: number, { limits }: Config): Step => {
-  const { epoch, prior, candidate, fenced } = state;
-  const owned: Effect = { do: 'send', to: candidate, message: { type: 'COMMIT', epoch, role: 'owner' } };
-  const settled: Effect = { do: 'settle', outcome: { type: 'updated', owner: candidate } };
-  if (prior === null || fenced.prior) {
-    return [{ phase: 'idle', epoch, owner: candidate }, [{ do: 'persist' }, owned, settled]];
-  }
-  return [
-    { ...pairOf(state), phase: 'committed', epoch, deadlineMs: atMs + limits.retireMsMax },
-    [
-      { do: 'persist' },
-      owned,
-      { do: 'send', to: prior, message: { type: 'COMMIT', epoch, role: 'retired' } },
-    ],
-  ];
-};
-
-const returned = (state: Moving): Step => {
-  const failure = state.failure ?? { code: 'ABORTED', text: 'the update was taken back' };
-  const revoke: Effect[] = state.fenced.candidate
-    ? []
-    : [
-        { do: 'send', to: state.candidate, message: { type: 'REVOKE', epoch: state.epoch, ...failure } },
-        { do: 'stop', who: state.candidate },
-      ];
-  return [
-    { phase: 'idle', epoch: state.epoch, owner: state.prior },
-    [
-      { do: 'persist' },
-      ...revoke,
-      { do: 'settle', outcome: { type: 'failed', owner: state.prior, failure } },
-    ],
-  ];
-};
-
-const nobody = (state: Pair & { epoch: number }, failure: Failure): Step => {
-  const settled: Effect = { do: 'settle', outcome: { type: 'failed', owner: null, failure } };
-  if (state.prior === null) {
-    return [{ phase: 'idle', epoch: state.epoch, owner: null }, [{ do: 'persist' }, settled]];
-  }
-  return [
-    { phase: 'failsafe', epoch: state.epoch, failure },
-    [{ do: 'failsafe', failure }, { do: 'persist' }, settled],
-  ];
-};
-
-// ---------------------------------------------------------------- the transfer
-
-const pairOf = ({ prior, candidate, fenced, failure }: Pair): Pair => ({ prior, candidate, fenced, failure });
-const giverOf = (direction: Direction): Role => (direction === 'forward' ? 'prior' : 'candidate');
-const takerOf = (direction: Direction): Role => (direction === 'forward' ? 'candidate' : 'prior');
-/** Only asked of a role that is not fenced, and a missing prior counts as fenced. */
-const idOf = (pair: Pair, role: Role): AppId => {
-  const id = pair[role];
-  if (id === null) throw new Error(`invariant: there is no ${role}`);
-  return id;
-};
-
-const releaseMsMax = (resource: Resource, { limits }: Config): number =>
-  resource === 'rotors' ? limits.rotorReleaseMsMax : limits.otherReleaseMsMax;
-
-/** Starts to pass one resource: ask the giver for it or, if the giver is dead, grant it. */
-const pass = (transfer: Transfer & { epoch: number }, atMs: number, config: Config): Step => {
-  const { direction, resource } = transfer;
-  const giver = giverOf(direction);
-  const epoch = transfer.epoch + 1;
-  if (transfer.fenced[giver]) {
-    const [state, effects] = grant(
-      { ...transfer, epoch },
-      transfer.prior === null ? 'start' : 'snap',
-      atMs,
-      config,
-    );
-    return [state, [{ do: 'persist' }, ...effects]];
-  }
-  const waitMs = releaseMsMax(resource, config);
-  return [
-    { ...pairOf(transfer), phase: 'releasing', epoch, direction, resource, deadlineMs: atMs + waitMs },
-    [
-      { do: 'persist' },
-      {
-        do: 'send',
-        to: idOf(transfer, giver),
-        message: { type: 'RELEASE', epoch, resource, deadlineMs: waitMs },
-      },
-      report('handover.release', `${giver} is asked for the ${resource}`, resource),
-    ],
-  ];
-};
-
-const grant = (
-  transfer: Transfer & { epoch: number },
-  from: 'release' | 'snap' | 'start',
-  atMs: number,
-  { limits }: Config,
-): Step => {
-  const { epoch, direction, resource } = transfer;
-  const waitMs = resource === 'rotors' ? limits.rotorGrantMsMax : limits.otherGrantMsMax;
-  return [
-    { ...pairOf(transfer), phase: 'granting', epoch, direction, resource, deadlineMs: atMs + waitMs },
-    [
-      {
-        do: 'send',
-        to: idOf(transfer, takerOf(direction)),
-        message: { type: 'GRANT', epoch, resource, from },
-      },
-    ],
-  ];
-};
-
-/** The resource in hand has arrived: the next one, or the end of the transfer. */
-const arrived = (state: Moving, atMs: number, config: Config): Step => {
-  const at = config.resources.indexOf(state.resource);
-  const next = config.resources[state.direction === 'forward' ? at + 1 : at - 1];
-  const done = report(
-    'handover.granted',
-    `${takerOf(state.direction)} has the ${state.resource}`,
-    state.resource,
-  );
-  const [after, effects] =
-    next !== undefined
-      ? pass({ ...state, resource: next }, atMs, config)
-      : state.direction === 'forward'
-        ? probation(state, atMs, config)
-        : returned(state);
-  // Reports come last: nothing that flies waits for them.
-  return [after, [...effects, done]];
-};
-
-const probation = (state: Moving, atMs: number, { limits }: Config): Step => [
-  {
-    ...pairOf(state),
-    phase: 'probation',
-    epoch: state.epoch,
-    heardMs: atMs,
-    deadlineMs: atMs + limits.probationMs,
-  },
-  [{ do: 'persist' }],
-];
-
-/** One side of a transfer failed. It is fenced; then the other side gets the resource in hand. */
-const failed = (state: Moving, role: Role, failure: Failure, atMs: number, { limits }: Config): Step => {
-  const blamed = role === 'candidate' && state.failure === null ? { ...state, failure } : state;
-  const pending = state.phase === 'fencing' && state.who !== role;
-  const effects: Effect[] = [report('handover.fault', `${role}: ${failure.text}`, state.resource)];
-  if (!state.fenced[role]) effects.unshift({ do: 'fence', who: idOf(state, role) });
-  if (pending) {
-    // Both failed at once: the second is fenced too, and the first's confirmation finds nobody to grant to.
-    return [blamed, effects];
-  }
-  return [
-    {
-      ...pairOf(blamed),
-      phase: 'fencing',
-      epoch: state.epoch,
-      direction: state.direction,
-      resource: state.resource,
-      who: role,
-      awaitsRelease: state.phase === 'releasing' && role === takerOf(state.direction),
-      deadlineMs: atMs + limits.fenceMsMax,
-    },
-    effects,
-  ];
-};
-
-/** A fence is confirmed: towards whoever is left. */
-const resolve = (state: In<'fencing'>, atMs: number, config: Config): Step => {
-  const { who, fenced } = state;
-  const other: Role = who === 'prior' ? 'candidate' : 'prior';
-  if (!fenced[who]) return [state, []];
-  if (fenced[other]) {
-    return nobody(state, state.failure ?? { code: 'BOTH_LOST', text: 'prior and candidate are dead' });
-  }
-  if (state.awaitsRelease) {
-    const waitMs = releaseMsMax(state.resource, config);
-    return [{ ...state, deadlineMs: atMs + waitMs }, []];
-  }
-  return pass({ ...state, direction: other === 'candidate' ? 'forward' : 'handback' }, atMs, config);
 };
 
 // ---------------------------------------------------------------- events

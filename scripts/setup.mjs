@@ -100,7 +100,12 @@ function installTools(tools) {
   if (still.length > 0) fail(`still missing after the install: ${still.map((t) => t.command).join(', ')}`);
 }
 
-const tail = (text) => text.split('\n').slice(-15).join('\n');
+/** The start and the end of a command's output: npm says first what is wrong, compilers last. */
+function tail(text) {
+  const lines = text.split('\n');
+  if (lines.length <= 30) return text;
+  return [...lines.slice(0, 12), '…', ...lines.slice(-16)].join('\n');
+}
 
 const readJson = (path) => JSON.parse(readFileSync(path, 'utf8'));
 

@@ -6,17 +6,9 @@
  * as dumb as can be.
  */
 import { LIMITS } from '#handover/limits.ts';
-import {
-  type AppId,
-  type Config,
-  deadlineMs,
-  type Effect,
-  type Event,
-  initial,
-  type State,
-  step,
-} from '#handover/machine.ts';
+import { deadlineMs, step } from '#handover/machine.ts';
 import type { Resource } from '#handover/messages.ts';
+import { type AppId, type Config, type Effect, type Event, initial, type State } from '#handover/state.ts';
 
 type ToApp =
   | { type: 'RELEASE' | 'GRANT'; epoch: number; resource: Resource }

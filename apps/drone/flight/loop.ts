@@ -23,17 +23,16 @@ export interface Cursor {
   partial: Uint8Array;
 }
 
-export interface LoopOptions {
-  setpoint: Setpoint;
-  /** Takes a frame for the board; `answersUs` is the IMU sample that it answers, null for a heartbeat. */
-  send: (frame: Uint8Array, answersUs: number | null, motors: Motors | null) => void;
-}
+/** Takes a frame for the board; `answersUs` is the IMU sample that it answers, null for a heartbeat. */
+export type Send = (frame: Uint8Array, answersUs: number | null, motors: Motors | null) => void;
 
 /** Gyro samples kept for the panel's chart; more than a telemetry interval has. */
 const TRACE_SAMPLES = 64;
 
 export class Loop {
-  readonly #options: LoopOptions;
+  /** Where commands go: nowhere at first, to a comparison in shadow, to the link as the owner. */
+  send: Send = () => {};
+  readonly #setpoint: Setpoint;
   #parser = new Parser();
   #writer = new Writer({ systemId: SYSTEM_ID, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
   #state = START;
@@ -52,8 +51,8 @@ export class Loop {
     flags: 0,
   };
 
-  constructor(options: LoopOptions) {
-    this.#options = options;
+  constructor(setpoint: Setpoint) {
+    this.#setpoint = setpoint;
   }
 
   get state(): ControllerState {
@@ -135,14 +134,14 @@ export class Loop {
     this.#attitude = null;
     this.#fix = null;
     this.#landed = null;
-    const [state, motors] = step(this.#state, sample, this.#options.setpoint, dtOf(this.#state, imuUs));
+    const [state, motors] = step(this.#state, sample, this.#setpoint, dtOf(this.#state, imuUs));
     this.#state = state;
 
     const command = this.#command;
     command.time_usec = imuUs;
     command.flags = this.#epoch;
     for (let i = 0; i < 4; i += 1) command.controls[i] = motors[i] as number;
-    this.#options.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
+    this.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
 
     const at = 4 * (this.#cycles % TRACE_SAMPLES);
     this.#trace[at] = imuUs;
@@ -162,6 +161,6 @@ export class Loop {
       system_status: MAV.STATE_ACTIVE,
       mavlink_version: 3,
     });
-    this.#options.send(frame, null, null);
+    this.send(frame, null, null);
   }
 }

@@ -4,10 +4,9 @@
  * Invariant: writes nowhere. Ready means: as many cycles as asked ran through the very code that will fly (so it is
  * loaded and compiled), and the outputs were laid beside the prior's. The shadow goes on until the mirror ends.
  */
-import { type Mirror, Parser } from 'midair/handover';
-import { HOVER, LIMITS } from './limits.ts';
-import { Loop } from './loop.ts';
-import type { Motors } from './vectors.ts';
+import { type Mirror, type MirrorRecord, Parser } from 'midair/handover';
+import { LIMITS } from './limits.ts';
+import type { Loop } from './loop.ts';
 
 export interface Warmth {
   cycles: number;
@@ -44,31 +43,40 @@ export class Comparison {
 }
 
 /**
- * @param loop set to send into {@link Comparison}
- * @param cyclesMin how many cycles until it is warm
- * @throws what the mirror throws; the abort's reason
+ * @param loop the one that will fly; until then it sends into the comparison
+ * @returns once `cyclesMin` cycles were flown, or at once if there is no prior to shadow, or when the mirror ended
+ * @throws the reason of `signal`
  */
-export const shadow = async (mirror: Mirror, signal: AbortSignal, cyclesMin: number = LIMITS.warmUpCycles): Promise<Warmth> => {
+export const shadow = async (
+  loop: Loop,
+  mirror: Mirror,
+  signal: AbortSignal,
+  cyclesMin: number = LIMITS.warmUpCycles,
+): Promise<Warmth> => {
   const comparison = new Comparison();
-  const sent = (_frame: Uint8Array, answersUs: number | null, motors: Motors | null) => {
+  const prior = new Parser();
+  const first = loop.cycles;
+  loop.send = (_frame, answersUs, motors) => {
     if (answersUs !== null && motors !== null) comparison.add(answersUs, motors);
   };
-  const loop = new Loop({ setpoint: HOVER, send: sent });
-  const prior = new Parser();
-  let halfway = false;
-  for await (const { kind, bytes } of mirror) {
-    signal.throwIfAborted();
-    if (kind === 'in') loop.read(bytes);
-    else {
-      for (const frame of prior.read(bytes)) {
-        if (frame.name === 'HIL_ACTUATOR_CONTROLS') comparison.add(frame.fields.time_usec, frame.fields.controls);
-      }
+  const take = ({ kind, bytes }: MirrorRecord) => {
+    if (kind === 'in') return loop.read(bytes);
+    for (const frame of prior.read(bytes)) {
+      if (frame.name === 'HIL_ACTUATOR_CONTROLS') comparison.add(frame.fields.time_usec, frame.fields.controls);
     }
-    if (!halfway && loop.cycles >= cyclesMin / 2) {
+  };
+
+  let halfway = false;
+  for await (const record of mirror) {
+    signal.throwIfAborted();
+    take(record);
+    const cycles = loop.cycles - first;
+    if (!halfway && cycles >= cyclesMin / 2) {
       halfway = true;
       comparison.restart();
     }
-    if (loop.cycles >= cyclesMin) break;
+    if (cycles >= cyclesMin) break;
   }
-  return { cycles: loop.cycles, divergence: comparison.divergence };
+  mirror.onRecord(take);
+  return { cycles: loop.cycles - first, divergence: mirror.available ? comparison.divergence : 0 };
 };

@@ -4,8 +4,8 @@ export const LIMITS = {
   telemetryIntervalMs: 40,
   /** Frames that wait while the camera is here and the connections are not: 2 s of both kinds (20 + 9 a second). */
   framesWaitingMax: 58,
-  /** Of those, what fits into one RELEASED line (256 KiB) when base64 has made four bytes out of three. */
-  framesPassedBytesMax: 160 * 1024,
+  /** Of those, what fits into the 224 KiB of one RELEASED payload beside a partial frame, when base64 has made four bytes out of three. */
+  framesPassedBytesMax: 96 * 1024,
   /** A browser that does not read for this long a backlog loses frames; the others do not wait for it. */
   backlogBytesMax: 4 * 1024 * 1024,
   /** Browsers say nothing; a longer message closes their connection. */
