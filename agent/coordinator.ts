@@ -103,21 +103,26 @@ export class Coordinator {
     return this.#state;
   }
 
-  /** Listens; after a restart waits (bounded) until those that the journal names have connected, then reconciles. */
-  async start(alive: (id: AppId) => boolean): Promise<void> {
+  /**
+   * Listens; after a restart waits (bounded) until those that run have connected, then reconciles.
+   *
+   * @param running all containers of this device that run; with a lost journal the owner is among them
+   */
+  async start(running: ReadonlySet<AppId>): Promise<void> {
     this.#listener = listenLines(this.#options.socketPath, parseAppMessage, (socket, peer) =>
       this.#connected(socket, peer.pid),
     );
     const state = this.#state;
-    const named =
-      'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
-    const expected = named.filter((id): id is AppId => id !== null);
     const untilMs = nowMs() + LIMITS.reconnectMsMax;
-    while (nowMs() < untilMs && expected.some((id) => alive(id) && !this.#sockets.has(id))) {
+    while (nowMs() < untilMs && [...running].some((id) => !this.#sockets.has(id))) {
       await new Promise((resolve) => setTimeout(resolve, AGENT_LIMITS.reconnectPollMs));
     }
     this.happen({ type: 'boot', atMs: nowMs() });
-    for (const id of expected) if (!alive(id)) this.happen({ type: 'dead', who: id, atMs: nowMs() });
+    const named =
+      'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
+    for (const id of named) {
+      if (id !== null && !running.has(id)) this.happen({ type: 'dead', who: id, atMs: nowMs() });
+    }
   }
 
   /** A container of the new release runs: it may say HELLO, and is to become the owner. */

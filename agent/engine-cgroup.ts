@@ -162,6 +162,20 @@ export async function killAll(cgroup: Cgroup, containerId: string, roots = ROOTS
   return false;
 }
 
+/**
+ * Lets a container die after another's SIGKILL to its first process (the engine's; the pids are out of sight here).
+ *
+ * On v1 a frozen process dies only once thawed, and thawing wakes all: the others would act until the first one's
+ * death reaches them. So only a container with one process is thawed; on v2 a killed one dies frozen.
+ * @returns false if it stays frozen
+ */
+export function thawKilled(cgroup: Cgroup): boolean {
+  if (cgroup.version === 2) return true;
+  if (pidsIn(cgroup).length > 1) return false;
+  thaw(cgroup);
+  return true;
+}
+
 export const waitEmpty = (cgroup: Cgroup, msMax: number = CGROUP_LIMITS.emptyMsMax): Promise<boolean> =>
   poll(() => isEmpty(cgroup), msMax);
 
@@ -236,4 +250,22 @@ export function startTicksOf(pid: number, roots = ROOTS): number | undefined {
     .split(' ');
   const ticks = Number(fields?.[19]);
   return Number.isFinite(ticks) ? ticks : undefined;
+}
+
+/**
+ * Whether that process of that container exists and can still act.
+ *
+ * A group's leader may be a zombie while its threads go on: all of them are looked at.
+ */
+export function isAlive(containerId: string, pid: number, roots = ROOTS): boolean {
+  if (!cgroupPathOf(pid, roots)?.path.includes(containerId)) return false;
+  const tasks = join(roots.proc, String(pid), 'task');
+  try {
+    return readdirSync(tasks).some((task) => {
+      const state = read(join(tasks, task, 'stat'))?.replace(/^.*\) /s, '')[0];
+      return state !== undefined && state !== 'Z' && state !== 'X';
+    });
+  } catch {
+    return false;
+  }
 }

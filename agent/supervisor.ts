@@ -83,8 +83,9 @@ export class Supervisor {
   async start(): Promise<void> {
     await this.#observe();
     for (const { id, running } of this.#containers) if (running) this.#watch(id);
-    const alive = new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id));
-    await this.#coordinator.start((id) => alive.has(id));
+    await this.#coordinator.start(
+      new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id)),
+    );
     this.#tell();
     this.#running = this.#loop();
   }
@@ -176,6 +177,7 @@ export class Supervisor {
       case 'nothing':
         return false;
       case 'remove':
+        if (next.container.running) await engine.fence(next.container.id);
         await engine.remove(next.container.id);
         this.#watched.delete(next.container.id);
         return true;

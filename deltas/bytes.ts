@@ -113,7 +113,7 @@ export class ByteReader {
   string(): string {
     const end = this.#buffer.indexOf(0, this.#at);
     if (end < 0) throw this.#corrupt('string without an end');
-    const value = this.#buffer.latin1Slice(this.#at, end);
+    const value = this.#buffer.toString('latin1', this.#at, end);
     this.#at = end + 1;
     return value;
   }

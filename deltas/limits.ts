@@ -8,6 +8,8 @@ export const LIMITS = {
   checkEveryBytes: 4 * 1024 * 1024,
   /** (format) Truncated SHA-256 of basis files, outputs and checkpoints: against accidents; the diffID is the proof. */
   checkBytes: 8,
+  /** (format) Truncated SHA-256 of a piece of the body, and of the basis listing. */
+  digestBytes: 16,
 
   /** 16 bytes for each 64 KiB of body: enough for an artifact of 16 GiB. */
   headerBytesMax: 4 * 1024 * 1024 + 64 * 1024,

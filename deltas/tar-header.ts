@@ -28,7 +28,7 @@ const NUMBER_STYLES: ((value: number, width: number) => string)[] = [
     const bytes = Buffer.alloc(width);
     bytes.writeBigUInt64BE(BigInt(value), width - 8);
     bytes[0] = 0x80;
-    return bytes.latin1Slice();
+    return bytes.toString('latin1');
   },
 ];
 const CHECKSUM_STYLES: ((value: number) => string)[] = [
@@ -49,14 +49,14 @@ const PREFIX: [number, number] = [345, 500];
 function put(block: Buffer, [start, end]: [number, number], text: string): boolean {
   if (text.length > end - start) return false;
   block.fill(0, start, end);
-  block.latin1Write(text, start);
+  block.write(text, start, 'latin1');
   return true;
 }
 
 /** Puts a name into the name field, or split at a slash as ustar does; undefined when it fits in neither. */
 function putName(block: Buffer, name: string): boolean {
   if (name.length <= 100) return put(block, NAME, name);
-  if (block.latin1Slice(257, 263) !== 'ustar\0') return false;
+  if (block.toString('latin1', 257, 263) !== 'ustar\0') return false;
   const slash = name.slice(0, Math.min(156, name.length - 1)).lastIndexOf('/');
   if (slash <= 0) return false;
   return put(block, PREFIX, name.slice(0, slash)) && put(block, NAME, name.slice(slash + 1));
@@ -79,13 +79,13 @@ export function joinHeader(parts: HeaderParts): Buffer | undefined {
 }
 
 function text(block: Buffer, [start, end]: [number, number]): string {
-  const field = block.latin1Slice(start, end);
+  const field = block.toString('latin1', start, end);
   const nul = field.indexOf('\0');
   return nul < 0 ? field : field.slice(0, nul);
 }
 
 function styleOf(block: Buffer, [start, end]: [number, number], value: number): number {
-  const field = block.latin1Slice(start, end);
+  const field = block.toString('latin1', start, end);
   return NUMBER_STYLES.findIndex((style) => style(value, end - start) === field);
 }
 
@@ -96,7 +96,7 @@ export function splitHeader(block: Buffer): HeaderParts | undefined {
   const sizeStyle = styleOf(block, SIZE, size);
   const mtimeStyle = styleOf(block, MTIME, mtime);
   const sum = checksum(block);
-  const checksumStyle = CHECKSUM_STYLES.findIndex((style) => style(sum) === block.latin1Slice(...CHECKSUM));
+  const checksumStyle = CHECKSUM_STYLES.findIndex((style) => style(sum) === block.toString('latin1', ...CHECKSUM));
   if (sizeStyle < 0 || mtimeStyle < 0 || checksumStyle < 0) return undefined;
 
   const template = Buffer.alloc(TEMPLATE_BYTES);
@@ -105,7 +105,7 @@ export function splitHeader(block: Buffer): HeaderParts | undefined {
   const zero = ([start, end]: [number, number]): void => void template.fill(0, start + 1, end + 1);
   for (const field of [NAME, SIZE, MTIME, CHECKSUM, LINK]) zero(field);
   let name = text(block, NAME);
-  if (block.latin1Slice(257, 263) === 'ustar\0' && !isZero(block.subarray(...PREFIX))) {
+  if (block.toString('latin1', 257, 263) === 'ustar\0' && !isZero(block.subarray(...PREFIX))) {
     name = `${text(block, PREFIX)}/${name}`;
     zero(PREFIX);
   }
@@ -115,5 +115,5 @@ export function splitHeader(block: Buffer): HeaderParts | undefined {
 
 /** The header's type flag. */
 export function templateType(template: Buffer): string {
-  return template.latin1Slice(157, 158);
+  return template.toString('latin1', 157, 158);
 }

@@ -56,7 +56,7 @@ export function parseNumber(field: Buffer): number | undefined {
     for (const byte of field.subarray(1)) value = value * 256 + byte;
     return Number.isSafeInteger(value) ? value : undefined;
   }
-  const text = field.latin1Slice().replace(/^ +/, '').replace(/[ \0].*$/s, '');
+  const text = field.toString('latin1').replace(/^ +/, '').replace(/[ \0].*$/s, '');
   if (!/^[0-7]*$/.test(text)) return undefined;
   return text === '' ? 0 : Number.parseInt(text, 8);
 }
@@ -80,12 +80,12 @@ function parsePax(body: Buffer): Map<string, Buffer> {
   while (at < body.length) {
     const space = body.indexOf(0x20, at);
     if (space < 0 || space - at > 10) break;
-    const length = Number(body.latin1Slice(at, space));
+    const length = Number(body.toString('latin1', at, space));
     const end = at + length;
     if (!Number.isInteger(length) || end <= space || end > body.length) break;
     const equals = body.indexOf(0x3d, space);
     if (equals < 0 || equals >= end) break;
-    records.set(body.latin1Slice(space + 1, equals), body.subarray(equals + 1, end - 1));
+    records.set(body.toString('latin1', space + 1, equals), body.subarray(equals + 1, end - 1));
     at = end;
   }
   return records;
@@ -101,7 +101,7 @@ function readEntry(block: Buffer, type: string, size: number, pending: Pending):
   const { pax } = pending;
   let name = untilNul(block.subarray(0, 100));
   const prefix = untilNul(block.subarray(345, 500));
-  if (block.latin1Slice(257, 263) === 'ustar\0' && prefix.length > 0) {
+  if (block.toString('latin1', 257, 263) === 'ustar\0' && prefix.length > 0) {
     name = Buffer.concat([prefix, Buffer.from('/'), name]);
   }
   const path = pax.get('GNU.sparse.name') ?? pax.get('path') ?? pending.longName ?? name;
@@ -110,7 +110,7 @@ function readEntry(block: Buffer, type: string, size: number, pending: Pending):
   const sparse = type === 'S' || realSize !== undefined || pax.has('GNU.sparse.major');
   let bytes = size;
   if (type === 'S') bytes = parseNumber(block.subarray(483, 495)) ?? size;
-  else if (realSize !== undefined) bytes = Number(realSize.latin1Slice());
+  else if (realSize !== undefined) bytes = Number(realSize.toString('latin1'));
   return { type, path: bytesToPath(path), linkPath: bytesToPath(link), bytes, sparse };
 }
 
@@ -141,10 +141,10 @@ export async function* walkTar(source: ByteSource, tarBytes: number): AsyncGener
     block = Buffer.from(await source.take(BLOCK));
     yield { kind: 'header', block };
 
-    const type = block.latin1Slice(156, 157);
+    const type = block.toString('latin1', 156, 157);
     const meta = META.has(type) && sizeField <= LIMITS.metaBytesMax;
     const paxSize = meta ? undefined : pending.pax.get('size');
-    const size = paxSize === undefined ? sizeField : Number(paxSize.latin1Slice());
+    const size = paxSize === undefined ? sizeField : Number(paxSize.toString('latin1'));
     const entry = readEntry(block, type, size, meta ? { pax: new Map() } : pending);
     const length = WITHOUT_CONTENT.has(type) ? 0 : size;
     if (!meta) {

@@ -25,8 +25,14 @@ type Call = (
   flags: number,
 ) => number;
 
+/** The part of the standard global that is used; Node's types leave it to the DOM's. */
+declare const WebAssembly: {
+  Module: new (bytes: Uint8Array) => object;
+  Instance: new (module: object, imports: object) => { readonly exports: unknown };
+};
+
 interface Exports {
-  memory: WebAssembly.Memory;
+  memory: { readonly buffer: ArrayBuffer };
   _initialize(): void;
   malloc(bytes: number): number;
   free(pointer: number): void;
@@ -37,14 +43,14 @@ interface Exports {
 /** XD3_COMPLEVEL_9; no checksum of its own (the format has one), no secondary compression (the module has none). */
 const ENCODE_FLAGS = 9 << 20;
 
-let compiled: WebAssembly.Module | undefined;
+let compiled: object | undefined;
 
 function instantiate(): Exports {
   if (compiled === undefined) {
     const manifest = createRequire(import.meta.url).resolve('xdelta3-wasm/package.json');
     compiled = new WebAssembly.Module(readFileSync(join(dirname(manifest), 'src/native/xdelta3.wasm')));
   }
-  const exports = new WebAssembly.Instance(compiled, {}).exports as unknown as Exports;
+  const exports = new WebAssembly.Instance(compiled, {}).exports as Exports;
   exports._initialize();
   return exports;
 }

@@ -14,8 +14,8 @@ export const LIMITS = {
   unreadUs: 200_000,
   /** A tick later than this counts as late: half a cycle, where a missed cycle may be the board's own fault. */
   lateTickUs: 2_000,
-  /** After a longer sleep (a suspended machine) the simulated time jumps instead of being caught up. */
-  catchUpUs: 10_000_000,
+  /** After a longer sleep (a suspended machine) the excess is not simulated: nothing flew in it. */
+  catchUpUs: 1_000_000,
   /** Read from the pty per wake-up at most: 16 reads of 4 KiB. */
   readBytes: 4_096,
   readsMax: 16,

@@ -60,8 +60,7 @@ export class Sensors {
     }
     specificForce(state, this.#p, this.#vector);
     toBody(x, ...s.fieldGauss, this.magnetometer);
-    for (let axis = 0; axis < 3; axis += 1) {
-      const at = axis;
+    for (let at = 0; at < 3; at += 1) {
       this.accelerometer[at] =
         (this.#vector[at] as number) +
         (this.#accelerometerBias[at] as number) +

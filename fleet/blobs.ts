@@ -42,7 +42,11 @@ export class Blobs {
   path(digest: string): string {
     const hex = DIGEST.exec(digest)?.[1];
     if (!hex) {
-      throw new FleetError('BAD_REQUEST', `not a digest: ${digest.slice(0, 100)}`, 'give sha256: and 64 hexadecimal digits');
+      throw new FleetError(
+        'BAD_REQUEST',
+        `not a digest: ${digest.slice(0, 100)}`,
+        'give sha256: and 64 hexadecimal digits',
+      );
     }
     return join(this.#directory, 'sha256', hex.slice(0, 2), hex);
   }

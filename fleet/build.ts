@@ -3,8 +3,9 @@
  *
  * Invariant: it resolves with the image that the engine named, or throws an error that names the failed step.
  */
-import type Docker from 'dockerode';
+
 import type { Readable } from 'node:stream';
+import type Docker from 'dockerode';
 import * as v from 'valibot';
 import { asFleetError, FleetError } from '#fleet/errors.ts';
 import { LIMITS } from '#fleet/limits.ts';
@@ -37,7 +38,8 @@ const answerSchema = v.object({
 export async function buildImage(options: BuildOptions): Promise<string> {
   const { engine, say, signal } = options;
   const missing = await missingImages(engine, options.bases);
-  for (const image of missing) say(`base image ${image} is not on the hub's engine; the engine tries to pull it`);
+  for (const image of missing)
+    say(`base image ${image} is not on the hub's engine; the engine tries to pull it`);
 
   let step = '';
   let id = '';
@@ -60,7 +62,8 @@ export async function buildImage(options: BuildOptions): Promise<string> {
       if (answer.aux?.ID) id = answer.aux.ID;
       if (answer.error !== undefined) failure = answer.error;
       // Pull progress bars redraw themselves; only the lines without one are news.
-      if (answer.status !== undefined && answer.progress === undefined && answer.id === undefined) tell(answer.status);
+      if (answer.status !== undefined && answer.progress === undefined && answer.id === undefined)
+        tell(answer.status);
       for (const line of safeLines(answer.stream ?? '')) {
         if (line.trim() === '') continue;
         if (/^Step \d+\/\d+ : /.test(line)) step = line;
@@ -79,7 +82,11 @@ export async function buildImage(options: BuildOptions): Promise<string> {
   if (signal.aborted) throw signal.reason;
   if (failure !== '') throw failed(failure, step, missing);
   if (!/^sha256:[0-9a-f]{64}$/.test(id)) {
-    throw new FleetError('ENGINE_ANSWER', 'the engine ended the build without an image', "see the engine's log; push again");
+    throw new FleetError(
+      'ENGINE_ANSWER',
+      'the engine ended the build without an image',
+      "see the engine's log; push again",
+    );
   }
   return id;
 }
@@ -99,7 +106,11 @@ function failed(failure: string, step: string, missing: string[]): FleetError {
   if (/dockerfile parse error|unknown instruction|Dockerfile cannot be empty|no build stage/i.test(text)) {
     return new FleetError('DOCKERFILE_INVALID', `${at}${text}`, 'correct the Dockerfile, commit, push again');
   }
-  return new FleetError('BUILD_FAILED', `${at}${text}`, 'correct it, commit, push again; the output above says more');
+  return new FleetError(
+    'BUILD_FAILED',
+    `${at}${text}`,
+    'correct it, commit, push again; the output above says more',
+  );
 }
 
 /** Those of the images that the engine does not have. */
@@ -137,7 +148,11 @@ async function* answers(output: Readable): AsyncGenerator<v.InferOutput<typeof a
     }
   }
   if (rest.trim() !== '') {
-    throw new FleetError('ENGINE_ANSWER', 'the engine broke off its answer', "see the engine's log; push again");
+    throw new FleetError(
+      'ENGINE_ANSWER',
+      'the engine broke off its answer',
+      "see the engine's log; push again",
+    );
   }
 }
 

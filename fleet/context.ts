@@ -4,10 +4,11 @@
  * Invariant: exactly the commit's files less what `.dockerignore` names; a rendered template takes the place of
  * its source, so that no file is added that the commit does not have.
  */
-import ignore from '@balena/dockerignore';
+
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import dockerignore from '@balena/dockerignore';
 import * as tar from 'tar-stream';
 import { FleetError } from '#fleet/errors.ts';
 import { LIMITS } from '#fleet/limits.ts';
@@ -33,10 +34,13 @@ export function buildContext(options: ContextOptions): Readable {
   const archive = options.repositories.archive(app, commit, args);
   const source = tar.extract();
   const output = tar.pack();
-  const rules = options.ignored === null ? null : ignore().add(options.ignored.split(/\r?\n/));
+  const rules = options.ignored === null ? null : dockerignore.default().add(options.ignored.split(/\r?\n/));
   // The engine reads these two itself, and leaves them out if they are ignored.
   const keeps = (name: string) =>
-    name === replace.name || name === '.dockerignore' || rules === null || !rules.ignores(name.replace(/\/$/, ''));
+    name === replace.name ||
+    name === '.dockerignore' ||
+    rules === null ||
+    !rules.ignores(name.replace(/\/$/, ''));
 
   const repack = async () => {
     let bytes = 0;
@@ -48,7 +52,11 @@ export function buildContext(options: ContextOptions): Readable {
       }
       bytes += header.size ?? 0;
       if (bytes > LIMITS.contextBytesMax) {
-        throw new FleetError('TOO_LARGE', 'the commit is too large to build', 'leave large files out with .dockerignore');
+        throw new FleetError(
+          'TOO_LARGE',
+          'the commit is too large to build',
+          'leave large files out with .dockerignore',
+        );
       }
       if (header.name === replace.name) {
         entry.resume();
@@ -57,20 +65,16 @@ export function buildContext(options: ContextOptions): Readable {
       } else if (header.type === 'file') {
         const file = output.entry(header);
         for await (const chunk of entry) if (!file.write(chunk)) await once(file, 'drain');
-        file.end();
+        file.end('');
       } else {
         entry.resume();
-        output.entry(header);
+        output.entry(header, '');
       }
     }
     output.finalize();
   };
 
-  const work = Promise.all([
-    repack(),
-    pipeline(archive.stdout, source),
-    finished(archive, ['archive']),
-  ]);
+  const work = Promise.all([repack(), pipeline(archive.stdout, source), finished(archive, ['archive'])]);
   work.catch((error: unknown) => output.destroy(error instanceof Error ? error : new Error(String(error))));
   output.on('close', () => archive.kill());
   return Readable.from(output, { objectMode: false });

@@ -42,13 +42,13 @@ async function encode(job: DeltaJob): Promise<void> {
 
 // Without the hub there is nobody to encode for.
 process.on('disconnect', () => process.exit(1));
-process.once('message', (job: DeltaJob) => {
-  encode(job)
-    .then(
-      (): DeltaResult => ({ ok: true }),
-      (error: unknown): DeltaResult => ({ ok: false, text: error instanceof Error ? error.message : String(error) }),
-    )
-    .then((result) => {
-      process.send?.(result, () => process.exit(0));
-    });
+process.once('message', async (job: DeltaJob) => {
+  let result: DeltaResult;
+  try {
+    await encode(job);
+    result = { ok: true };
+  } catch (error) {
+    result = { ok: false, text: error instanceof Error ? error.message : String(error) };
+  }
+  process.send?.(result, () => process.exit(0));
 });

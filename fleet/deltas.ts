@@ -7,7 +7,7 @@
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, rm } from 'node:fs/promises';
+import { mkdir, rm, stat } from 'node:fs/promises';
 import os from 'node:os';
 import { extname, join } from 'node:path';
 import type { BaseLogger } from 'pino';
@@ -51,15 +51,14 @@ export async function addDeltas(options: DeltaOptions): Promise<Image> {
     const all = image.layers.reduce((sum, layer) => sum + layer.blob.bytes, 0);
     const startMs = Date.now();
     try {
-      const blob = await encode(basis.image, options);
+      const { bytes, blob } = await encode(basis.image, whole, options);
       const sizes = `(layers ${sizeText(whole)}, image ${sizeText(all)})`;
       const took = `in ${durationText(Date.now() - startMs)}`;
-      if (blob.bytes < whole) {
+      if (blob) {
         deltas.push({ basis: basis.image.id, blob });
-        say(`${label}: ${sizeText(blob.bytes)} ${sizes} ${took}`);
+        say(`${label}: ${sizeText(bytes)} ${sizes} ${took}`);
       } else {
-        await rm(options.blobs.path(blob.digest), { force: true });
-        say(`${label}: left out, ${sizeText(blob.bytes)} is not smaller ${sizes}`);
+        say(`${label}: left out, ${sizeText(bytes)} is not smaller ${sizes}`);
       }
     } catch (error) {
       signal.throwIfAborted();
@@ -95,8 +94,12 @@ function basesOf({ image, app, store }: DeltaOptions): Basis[] {
   return [...bases.values()].slice(0, LIMITS.deltasPerReleaseMax);
 }
 
-/** Runs the encoder; the blob is durable when it resolves. */
-async function encode(basis: Image, options: DeltaOptions): Promise<Blob> {
+/** Runs the encoder; keeps what it made, durably, if that is smaller than `whole` bytes. */
+async function encode(
+  basis: Image,
+  whole: number,
+  options: DeltaOptions,
+): Promise<{ bytes: number; blob: Blob | null }> {
   const { blobs, image, signal } = options;
   const scratch = blobs.temporary();
   const output = join(scratch, 'delta');
@@ -114,7 +117,8 @@ async function encode(basis: Image, options: DeltaOptions): Promise<Blob> {
   try {
     const result = await run(job, signal);
     if (!result.ok) throw new FleetError('DELTA_FAILED', result.text, 'devices fetch the layers whole');
-    return await blobs.take(output);
+    const { size } = await stat(output);
+    return { bytes: size, blob: size < whole ? await blobs.take(output) : null };
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }

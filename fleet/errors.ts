@@ -75,12 +75,15 @@ export function asFleetError(error: unknown): FleetError {
       return new FleetError(
         'DISK_FULL',
         "the hub's disk is full",
-        "free space where the hub keeps its directory and where its engine keeps images, then push again; nothing was lost",
+        'free space where the hub keeps its directory and where its engine keeps images, then push again; nothing was lost',
         error,
       );
     }
   }
-  if (['ECONNREFUSED', 'ENOENT', 'EACCES', 'ECONNRESET', 'EPIPE'].includes(codeOf(error)) && isConnect(error)) {
+  if (
+    ['ECONNREFUSED', 'ENOENT', 'EACCES', 'ECONNRESET', 'EPIPE'].includes(codeOf(error)) &&
+    isConnect(error)
+  ) {
     return new FleetError(
       'ENGINE_UNREACHABLE',
       `the hub cannot reach its container engine: ${text}`,

@@ -14,7 +14,7 @@ import type { BaseLogger } from 'pino';
 import { asFleetError, FleetError } from '#fleet/errors.ts';
 import { LIMITS } from '#fleet/limits.ts';
 import { endGroup, GIT_ENVIRONMENT } from '#fleet/processes.ts';
-import type { PushSession, Pushes } from '#fleet/pushes.ts';
+import type { Pushes, PushSession } from '#fleet/pushes.ts';
 import type { Repositories } from '#fleet/repositories.ts';
 
 const PATH = /^\/git\/([^/]+)\.git\/(info\/refs|git-upload-pack|git-receive-pack)$/;
@@ -53,21 +53,33 @@ export class GitHttp {
     const { repositories, pushes } = this.#options;
     const [, app, endpoint] = PATH.exec(decodeURIComponent(url.pathname)) ?? [];
     if (app === undefined || endpoint === undefined) {
-      throw new FleetError('NOT_FOUND', 'no such address in a git repository', 'use {hub}/git/{app}.git as the remote');
+      throw new FleetError(
+        'NOT_FOUND',
+        'no such address in a git repository',
+        'use {hub}/git/{app}.git as the remote',
+      );
     }
     if (this.#running.size >= LIMITS.gitProcessesMax) {
       throw new FleetError('BUSY', 'the hub serves as many git clients as it can', 'try again in a moment');
     }
     const advertises = endpoint === 'info/refs';
     if (request.method !== (advertises ? 'GET' : 'POST')) {
-      throw new FleetError('BAD_REQUEST', `${request.method} is not for ${endpoint}`, 'use git to talk to this address');
+      throw new FleetError(
+        'BAD_REQUEST',
+        `${request.method} is not for ${endpoint}`,
+        'use git to talk to this address',
+      );
     }
     const service = advertises ? url.searchParams.get('service') : endpoint;
     if (service === 'git-receive-pack') {
       await repositories.ensure(app);
       if (advertises) await pushes.reconcile(app);
     } else if (!(await repositories.exists(app))) {
-      throw new FleetError('NOT_FOUND', `there is no app "${app}" at this hub yet`, 'push to it first: that makes it');
+      throw new FleetError(
+        'NOT_FOUND',
+        `there is no app "${app}" at this hub yet`,
+        'push to it first: that makes it',
+      );
     }
 
     if (endpoint !== 'git-receive-pack') {
@@ -130,10 +142,12 @@ export class GitHttp {
     session?.stopped.addEventListener('abort', stop, { once: true });
 
     try {
-      const upload = pipeline(request, new Cap(LIMITS.pushBodyBytesMax), child.stdin).catch((error: unknown) => {
-        // Git may answer without reading all; that is its right. Anything else is noticed by `closed`.
-        if (error instanceof FleetError) giveUp(error.message);
-      });
+      const upload = pipeline(request, new Cap(LIMITS.pushBodyBytesMax), child.stdin).catch(
+        (error: unknown) => {
+          // Git may answer without reading all; that is its right. Anything else is noticed by `closed`.
+          if (error instanceof FleetError) giveUp(error.message);
+        },
+      );
       await answer(child.stdout, response).catch((error: unknown) => giveUp(String(error)));
       await ended;
       await upload;
@@ -234,7 +248,11 @@ class Cap extends Transform {
     this.#left = bytesMax;
   }
 
-  override _transform(chunk: Buffer, _encoding: BufferEncoding, done: (error: Error | null, data?: Buffer) => void) {
+  override _transform(
+    chunk: Buffer,
+    _encoding: BufferEncoding,
+    done: (error: Error | null, data?: Buffer) => void,
+  ) {
     this.#left -= chunk.length;
     if (this.#left < 0) done(new FleetError('TOO_LARGE', 'the push is too large', 'push less at once'));
     else done(null, chunk);

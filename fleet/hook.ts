@@ -33,7 +33,9 @@ const lost = (why: string) => {
   if (status !== undefined) return;
   status = 1;
   process.stderr.write(`Midair: error HUB_LOST: the hub did not answer to the end (${why})\n`);
-  process.stderr.write('Midair:   next: see that the hub runs, then push again; what flew before is still the target\n');
+  process.stderr.write(
+    'Midair:   next: see that the hub runs, then push again; what flew before is still the target\n',
+  );
 };
 
 await new Promise<void>((done) => {

@@ -9,6 +9,7 @@ import { createReadStream, createWriteStream } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { posix } from 'node:path';
 import { Readable, Transform } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
 import { constants, createZstdCompress } from 'node:zlib';
 import type Docker from 'dockerode';
@@ -21,12 +22,16 @@ import type { Image } from '#fleet/protocol.ts';
 import type { LayerRecord, Store } from '#fleet/store.ts';
 
 const manifestSchema = v.pipe(
-  v.array(v.object({ Config: v.string(), Layers: v.pipe(v.array(v.string()), v.maxLength(LIMITS.layersMax)) })),
+  v.array(
+    v.object({ Config: v.string(), Layers: v.pipe(v.array(v.string()), v.maxLength(LIMITS.layersMax)) }),
+  ),
   v.length(1),
 );
 const configSchema = v.object({
   rootfs: v.object({ diff_ids: v.array(v.string()) }),
-  config: v.optional(v.nullable(v.object({ Labels: v.optional(v.nullable(v.record(v.string(), v.string()))) }))),
+  config: v.optional(
+    v.nullable(v.object({ Labels: v.optional(v.nullable(v.record(v.string(), v.string()))) })),
+  ),
 });
 
 export interface Taken {
@@ -61,10 +66,14 @@ export async function takeImage(options: TakeOptions): Promise<Taken> {
   const source = tar.extract();
   const read = async () => {
     for await (const entry of source) {
-      const { name, size = 0, type, linkname } = entry.header;
+      const { name, size, type, linkname } = entry.header;
       bytes += size;
       if (bytes > LIMITS.imageBytesMax) {
-        throw new FleetError('IMAGE_TOO_LARGE', 'the built image is too large', 'make it smaller, commit, push again');
+        throw new FleetError(
+          'IMAGE_TOO_LARGE',
+          'the built image is too large',
+          'make it smaller, commit, push again',
+        );
       }
       if (type === 'symlink' || type === 'link') {
         // Old engines save a layer that occurs twice as a link to the first.
@@ -73,7 +82,7 @@ export async function takeImage(options: TakeOptions): Promise<Taken> {
       } else if (type !== 'file') {
         entry.resume();
       } else if (size <= LIMITS.documentBytesMax && !name.endsWith('/layer.tar')) {
-        documents.set(name, Buffer.concat(await Array.fromAsync(entry)));
+        documents.set(name, await buffer(entry));
       } else {
         const kept = await keepLayer(entry, options);
         layers.set(name, kept.layer);
@@ -129,7 +138,7 @@ export async function takeImage(options: TakeOptions): Promise<Taken> {
  * write a known base layer once costs far less than to compress it again.
  */
 async function keepLayer(
-  source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+  source: AsyncIterable<unknown> | Iterable<Uint8Array>,
   { blobs, store, signal }: TakeOptions,
 ): Promise<{ layer: LayerRecord; isNew: boolean }> {
   const spool = blobs.temporary();
@@ -146,7 +155,8 @@ async function keepLayer(
     await pipeline(Readable.from(source), count, createWriteStream(spool), { signal });
     const diffId = `sha256:${hash.digest('hex')}`;
     const known = store.layer(diffId);
-    if (known && (await blobs.size(known.blob.digest)) === known.blob.bytes) return { layer: known, isNew: false };
+    if (known && (await blobs.size(known.blob.digest)) === known.blob.bytes)
+      return { layer: known, isNew: false };
     const compress = createZstdCompress({
       params: {
         [constants.ZSTD_c_compressionLevel]: LIMITS.zstdLevel,
@@ -164,7 +174,11 @@ async function keepLayer(
 }
 
 const odd = (why: string) =>
-  new FleetError('ENGINE_ANSWER', `the engine's export of the image is not understood: ${why}`, "see the hub's log");
+  new FleetError(
+    'ENGINE_ANSWER',
+    `the engine's export of the image is not understood: ${why}`,
+    "see the hub's log",
+  );
 
 function parsed<S extends v.GenericSchema>(schema: S, document: Buffer | undefined): v.InferOutput<S> {
   if (!document) throw odd('a document is missing');

@@ -13,7 +13,11 @@ export class Line {
    * @param onWait called once if there is somebody ahead: who has the turn, and how many are ahead in all
    * @returns ends the turn; calling it again does nothing
    */
-  async take(who: string, signal: AbortSignal, onWait: (holder: string, ahead: number) => void): Promise<() => void> {
+  async take(
+    who: string,
+    signal: AbortSignal,
+    onWait: (holder: string, ahead: number) => void,
+  ): Promise<() => void> {
     signal.throwIfAborted();
     if (this.#holder !== null) {
       onWait(this.#holder, this.#waiting.length + 1);

@@ -7,8 +7,8 @@ import { LIMITS } from '#fleet/limits.ts';
 
 /** What git may see of the hub's environment: no user's or system's git configuration has a say here. */
 export const GIT_ENVIRONMENT: NodeJS.ProcessEnv = {
-  PATH: process.env['PATH'] ?? '/usr/bin:/bin',
-  ...(process.env['TMPDIR'] ? { TMPDIR: process.env['TMPDIR'] } : {}),
+  PATH: process.env.PATH ?? '/usr/bin:/bin',
+  ...(process.env.TMPDIR ? { TMPDIR: process.env.TMPDIR } : {}),
   HOME: '/nonexistent',
   LC_ALL: 'C',
   GIT_CONFIG_NOSYSTEM: '1',

@@ -105,7 +105,8 @@ export class Pushes {
     for (const release of this.#options.store.pending(app)) {
       for (const ref of BUILT_BRANCHES) {
         const settled = await this.#settle(release, ref, false);
-        if (settled) this.#options.log.info({ app, release: release.id }, 'took up a release that was left pending');
+        if (settled)
+          this.#options.log.info({ app, release: release.id }, 'took up a release that was left pending');
         if (settled) break;
       }
     }
@@ -146,9 +147,15 @@ export class Pushes {
     if (!built) return;
     const quarantine = repositories.quarantine(app, environment);
     const signal = AbortSignal.any([session.cancelled.signal, this.#stopped.signal]);
-    session.endTurn = await this.#line.take(`${app} at ${shortText(built.after)}`, signal, (holder, ahead) => {
-      say(`another push is being built (${holder}); waiting for its turn, ${countText(ahead, 'push', 'pushes')} ahead`);
-    });
+    session.endTurn = await this.#line.take(
+      `${app} at ${shortText(built.after)}`,
+      signal,
+      (holder, ahead) => {
+        say(
+          `another push is being built (${holder}); waiting for its turn, ${countText(ahead, 'push', 'pushes')} ahead`,
+        );
+      },
+    );
     const tip = (await repositories.tip(app, built.ref)) ?? NOTHING.slice(0, built.before.length);
     if (tip !== built.before) {
       throw new FleetError(
@@ -220,12 +227,20 @@ const branchName = (ref: string) => ref.replace(/^refs\/heads\//, '');
  */
 export function planPush(refs: PushedRef[], say: Say): PushedRef | undefined {
   if (refs.length > LIMITS.refsPerPushMax) {
-    throw new FleetError('TOO_MANY_REFS', `a push of ${refs.length} refs`, `push at most ${LIMITS.refsPerPushMax} at once`);
+    throw new FleetError(
+      'TOO_MANY_REFS',
+      `a push of ${refs.length} refs`,
+      `push at most ${LIMITS.refsPerPushMax} at once`,
+    );
   }
   const isBuilt = ({ ref }: PushedRef) => (BUILT_BRANCHES as readonly string[]).includes(ref);
   const built = refs.filter(isBuilt);
   if (built.length > 1) {
-    throw new FleetError('TWO_BRANCHES', 'main and master were pushed at once', 'push the one that is to fly');
+    throw new FleetError(
+      'TWO_BRANCHES',
+      'main and master were pushed at once',
+      'push the one that is to fly',
+    );
   }
   const [first] = built;
   if (first && /^0+$/.test(first.after)) {

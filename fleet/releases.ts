@@ -48,7 +48,8 @@ export const releaseMaker =
     const id = store.nextReleaseId(app);
     const [subject = ''] = safeLines(await repositories.subject(app, commit, source));
     say(`${app} ${id} from ${shortText(commit)} "${subject}", with ${choice.name} for ${device.machine}`);
-    if (entries.some((entry) => entry.kind === 'submodule')) say('note: submodules are not part of the build');
+    if (entries.some((entry) => entry.kind === 'submodule'))
+      say('note: submodules are not part of the build');
 
     const text = await rootFile(options, app, commit, entries, choice.name, source);
     const values = { ...device, app, commit, service: SERVICE };
@@ -116,11 +117,19 @@ async function rootFile(
   source: { environment: NodeJS.ProcessEnv; signal: AbortSignal },
 ): Promise<string> {
   if (entries.find((entry) => entry.name === name)?.kind !== 'file') {
-    throw new FleetError('DOCKERFILE_INVALID', `${name} is not a regular file`, 'commit it as a file, push again');
+    throw new FleetError(
+      'DOCKERFILE_INVALID',
+      `${name} is not a regular file`,
+      'commit it as a file, push again',
+    );
   }
   const text = await repositories.file(app, commit, name, source);
   if (text.length > LIMITS.dockerfileBytesMax) {
-    throw new FleetError('DOCKERFILE_INVALID', `${name} is ${sizeText(text.length)} long`, 'make it shorter, push again');
+    throw new FleetError(
+      'DOCKERFILE_INVALID',
+      `${name} is ${sizeText(text.length)} long`,
+      'make it shorter, push again',
+    );
   }
   return text;
 }
@@ -133,7 +142,8 @@ async function removeImage(engine: Docker, tag: string, log: BaseLogger): Promis
   try {
     await engine.getImage(tag).remove();
   } catch (error) {
-    if ((error as { statusCode?: number }).statusCode !== 404) log.warn({ error, tag }, 'a built image stays on the engine');
+    if ((error as { statusCode?: number }).statusCode !== 404)
+      log.warn({ error, tag }, 'a built image stays on the engine');
   }
 }
 

@@ -65,13 +65,24 @@ export class Repositories {
     const path = this.path(app);
     if (!(await this.exists(app))) {
       if ((await this.apps()).length >= LIMITS.appsMax) {
-        throw new FleetError('BUSY', `the hub has ${LIMITS.appsMax} apps already`, 'remove one of them first');
+        throw new FleetError(
+          'BUSY',
+          `the hub has ${LIMITS.appsMax} apps already`,
+          'remove one of them first',
+        );
       }
       await mkdir(this.directory, { recursive: true });
       // Made aside and renamed, so that a half-made repository never has the name.
       const aside = join(this.directory, `.new-${process.pid}-${process.hrtime.bigint()}`);
       try {
-        await git(this.directory, ['init', '--quiet', '--bare', '--template=', '--initial-branch=main', aside]);
+        await git(this.directory, [
+          'init',
+          '--quiet',
+          '--bare',
+          '--template=',
+          '--initial-branch=main',
+          aside,
+        ]);
         for (const [key, value] of [
           ['http.receivepack', 'true'],
           ['http.getanyfile', 'false'],
@@ -119,7 +130,7 @@ export class Repositories {
    */
   quarantine(app: string, environment: Record<string, string>): NodeJS.ProcessEnv {
     const repository = this.path(app);
-    const objects = environment['GIT_OBJECT_DIRECTORY'];
+    const objects = environment.GIT_OBJECT_DIRECTORY;
     if (objects === undefined) return {};
     const path = resolve(repository, objects);
     if (!path.startsWith(join(repository, 'objects') + sep)) {
@@ -139,7 +150,13 @@ export class Repositories {
         const [meta = '', name = ''] = line.split('\t', 2);
         const mode = meta.slice(0, 6);
         const kind =
-          mode === '040000' ? 'directory' : mode === '120000' ? 'symlink' : mode === '160000' ? 'submodule' : 'file';
+          mode === '040000'
+            ? 'directory'
+            : mode === '120000'
+              ? 'symlink'
+              : mode === '160000'
+                ? 'submodule'
+                : 'file';
         return { name, kind };
       });
   }

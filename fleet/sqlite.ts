@@ -5,7 +5,7 @@
  * `user_version` migrations made of it; one process holds the file at a time.
  */
 import { randomBytes } from 'node:crypto';
-import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { DatabaseSync, type SQLOutputValue, type StatementSync } from 'node:sqlite';
 import * as v from 'valibot';
 import { FleetError } from '#fleet/errors.ts';
 import { LIMITS } from '#fleet/limits.ts';
@@ -43,9 +43,9 @@ const MIGRATIONS = [
 ];
 
 const releaseSchema = v.unwrap(targetSchema.entries.release);
-const releaseOf = (row: Row): Release => v.parse(releaseSchema, JSON.parse(String(row['json'])));
+const releaseOf = (row: Row): Release => v.parse(releaseSchema, JSON.parse(String(row.json)));
 
-type Row = Record<string, unknown>;
+type Row = Record<string, SQLOutputValue>;
 type Value = string | number | null;
 
 /**
@@ -76,7 +76,7 @@ export function openSqliteStore(path: string): Store {
 }
 
 function migrate(database: DatabaseSync): void {
-  const version = Number(database.prepare('PRAGMA user_version').get()?.['user_version']);
+  const version = Number(database.prepare('PRAGMA user_version').get()?.user_version);
   if (version > MIGRATIONS.length) {
     throw new FleetError(
       'STORE_NEWER',
@@ -97,14 +97,14 @@ class SqliteStore implements Store {
   constructor(database: DatabaseSync) {
     this.#database = database;
     this.#run(`INSERT OR IGNORE INTO meta VALUES ('hub', ?)`, randomBytes(6).toString('hex'));
-    this.hubId = String(this.#one(`SELECT value FROM meta WHERE key = 'hub'`)?.['value']);
+    this.hubId = String(this.#one(`SELECT value FROM meta WHERE key = 'hub'`)?.value);
   }
 
   layer(diffId: string): LayerRecord | undefined {
     const row = this.#one('SELECT * FROM layers WHERE diff_id = ?', diffId);
     if (!row) return undefined;
-    const blob = { digest: String(row['blob']), bytes: Number(row['blob_bytes']) };
-    return { diffId, bytes: Number(row['bytes']), blob };
+    const blob = { digest: String(row.blob), bytes: Number(row.blob_bytes) };
+    return { diffId, bytes: Number(row.bytes), blob };
   }
 
   putLayer(layer: LayerRecord): void {
@@ -114,7 +114,7 @@ class SqliteStore implements Store {
 
   nextReleaseId(app: string): string {
     const row = this.#one('SELECT coalesce(max(number), 0) + 1 AS next FROM releases WHERE app = ?', app);
-    return `v${Number(row?.['next'])}`;
+    return `v${Number(row?.next)}`;
   }
 
   putPending(release: Release): void {
@@ -133,7 +133,9 @@ class SqliteStore implements Store {
   }
 
   pending(app: string): Release[] {
-    return this.#all('SELECT json FROM releases WHERE app = ? AND accepted = 0 ORDER BY seq', app).map(releaseOf);
+    return this.#all('SELECT json FROM releases WHERE app = ? AND accepted = 0 ORDER BY seq', app).map(
+      releaseOf,
+    );
   }
 
   dropPending(app: string, id: string): void {
@@ -148,7 +150,9 @@ class SqliteStore implements Store {
   }
 
   releases(limit: number): Release[] {
-    return this.#all('SELECT json FROM releases WHERE accepted = 1 ORDER BY seq DESC LIMIT ?', limit).map(releaseOf);
+    return this.#all('SELECT json FROM releases WHERE accepted = 1 ORDER BY seq DESC LIMIT ?', limit).map(
+      releaseOf,
+    );
   }
 
   release(app: string, id: string): Release | undefined {
@@ -157,7 +161,9 @@ class SqliteStore implements Store {
   }
 
   releasesNamed(id: string): Release[] {
-    return this.#all('SELECT json FROM releases WHERE id = ? AND accepted = 1 ORDER BY seq', id).map(releaseOf);
+    return this.#all('SELECT json FROM releases WHERE id = ? AND accepted = 1 ORDER BY seq', id).map(
+      releaseOf,
+    );
   }
 
   releaseOfImage(imageId: string): Release | undefined {
@@ -183,7 +189,11 @@ class SqliteStore implements Store {
        ORDER BY generation DESC LIMIT 1`,
     );
     if (!row) return { generation: 0, release: null, changedAtMs: 0 };
-    return { generation: Number(row['generation']), release: releaseOf(row), changedAtMs: Number(row['at_ms']) };
+    return {
+      generation: Number(row.generation),
+      release: releaseOf(row),
+      changedAtMs: Number(row.at_ms),
+    };
   }
 
   setTarget(app: string, id: string, atMs: number): TargetRecord {
@@ -204,7 +214,7 @@ class SqliteStore implements Store {
   seen(device: string, atMs: number): boolean {
     const { changes } = this.#run('UPDATE devices SET seen_at_ms = ? WHERE name = ?', atMs, device);
     if (Number(changes) === 1) return true;
-    const count = Number(this.#one('SELECT count(*) AS count FROM devices')?.['count']);
+    const count = Number(this.#one('SELECT count(*) AS count FROM devices')?.count);
     if (count >= LIMITS.devicesMax) return false;
     this.#run(`INSERT INTO devices VALUES (?, '', 0, ?)`, device, atMs);
     return true;
@@ -223,7 +233,11 @@ class SqliteStore implements Store {
       return 'new';
     }
     // The will of a session that a newer birth has replaced says nothing about the newer one.
-    const { changes } = this.#run('UPDATE devices SET online = 0 WHERE name = ? AND session = ?', device, session);
+    const { changes } = this.#run(
+      'UPDATE devices SET online = 0 WHERE name = ? AND session = ?',
+      device,
+      session,
+    );
     return Number(changes) === 1 ? 'new' : 'stale';
   }
 
@@ -235,8 +249,11 @@ class SqliteStore implements Store {
     return this.#transaction(() => {
       const { device, bootId, sequence } = current;
       this.#run('INSERT OR IGNORE INTO boots (device, boot_id) VALUES (?, ?)', device, bootId);
-      const newest = this.#one('SELECT boot_id FROM boots WHERE device = ? ORDER BY seq DESC LIMIT 1', device);
-      if (newest?.['boot_id'] !== bootId) return 'stale';
+      const newest = this.#one(
+        'SELECT boot_id FROM boots WHERE device = ? ORDER BY seq DESC LIMIT 1',
+        device,
+      );
+      if (newest?.boot_id !== bootId) return 'stale';
       const { changes } = this.#run(
         `INSERT INTO currents VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE
          SET boot_id = excluded.boot_id, sequence = excluded.sequence, received_at_ms = excluded.received_at_ms,
@@ -288,12 +305,12 @@ class SqliteStore implements Store {
       LIMITS.devicesMax,
     );
     return rows.map((row) => ({
-      name: String(row['name']),
-      online: row['online'] === 1,
-      session: String(row['session']),
-      seenAtMs: Number(row['seen_at_ms']),
-      current: row['json'] === null ? null : v.parse(currentSchema, JSON.parse(String(row['json']))),
-      currentAtMs: row['json'] === null ? null : Number(row['received_at_ms']),
+      name: String(row.name),
+      online: row.online === 1,
+      session: String(row.session),
+      seenAtMs: Number(row.seen_at_ms),
+      current: row.json === null ? null : v.parse(currentSchema, JSON.parse(String(row.json))),
+      currentAtMs: row.json === null ? null : Number(row.received_at_ms),
     }));
   }
 
@@ -307,14 +324,14 @@ class SqliteStore implements Store {
       query.limit,
     );
     const events = rows.map((row) => ({
-      id: Number(row['id']),
-      device: String(row['device']),
-      key: String(row['key']),
-      atMs: Number(row['at_ms']),
-      receivedAtMs: Number(row['received_at_ms']),
-      type: String(row['type']),
-      text: String(row['text']),
-      data: JSON.parse(String(row['data'])) as Record<string, unknown>,
+      id: Number(row.id),
+      device: String(row.device),
+      key: String(row.key),
+      atMs: Number(row.at_ms),
+      receivedAtMs: Number(row.received_at_ms),
+      type: String(row.type),
+      text: String(row.text),
+      data: JSON.parse(String(row.data)) as Record<string, unknown>,
     }));
     return order === 'DESC' ? events.reverse() : events;
   }

@@ -50,7 +50,11 @@ export class Targets {
     const named = store.releasesNamed(id).filter((release) => app === undefined || release.app === app);
     const [release, second] = named;
     if (!release) {
-      throw new FleetError('NOT_FOUND', `there is no release ${id}${app ? ` of ${app}` : ''}`, 'see GET /v1/releases');
+      throw new FleetError(
+        'NOT_FOUND',
+        `there is no release ${id}${app ? ` of ${app}` : ''}`,
+        'see GET /v1/releases',
+      );
     }
     if (second) {
       const apps = named.map((one: Release) => one.app).join(', ');

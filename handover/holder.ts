@@ -4,7 +4,7 @@
  * Invariant: between the settling of `release` and the next `grant` a holder neither reads nor writes its
  * resource. Implement it for a resource of your own, or use the ready-made ones beside this file.
  */
-import type { NamedDescriptor } from '#handover/lines.ts';
+import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
 import type { JsonObject } from '#handover/messages.ts';
 
 export interface Grant<P extends JsonObject = JsonObject> {
@@ -37,3 +37,31 @@ export interface Holder<P extends JsonObject = JsonObject> {
   /** Rotors only: mirror all input and output to this descriptor (taken over), instead of an earlier one. */
   mirror?(fd: number): void;
 }
+
+export type HolderCode =
+  | 'NOT_OWNER'
+  | 'NO_DESCRIPTOR'
+  | 'DROPPED'
+  | 'LINK_LOST'
+  | 'WRITE_STUCK'
+  | 'TIMEOUT'
+  | 'FRAME_TOO_LARGE'
+  | 'WRONG_PAYLOAD';
+
+/** A resource that could not be taken or let go; the agent hears of it as a FAULT of this code. */
+export class HolderError extends Error {
+  override readonly name = 'HolderError';
+  readonly code: HolderCode;
+  constructor(code: HolderCode, message: string, options?: ErrorOptions) {
+    super(`${code}: ${message}`, options);
+    this.code = code;
+  }
+}
+
+/** The one descriptor of a grant; any other that came is closed. @throws HolderError `NO_DESCRIPTOR` */
+export const takeOne = (grant: Pick<Grant, 'descriptors'>, name: string): number => {
+  closeAll([...grant.descriptors].filter(([other]) => other !== name).map(([, fd]) => fd));
+  const fd = grant.descriptors.get(name);
+  if (fd === undefined) throw new HolderError('NO_DESCRIPTOR', `the grant has no descriptor "${name}"`);
+  return fd;
+};

@@ -111,7 +111,7 @@ const heard = (state: State, from: AppId, message: AppMessage, atMs: number, con
   const role = roleOf(state, from);
   switch (message.type) {
     case 'HELLO':
-      return hello(state, from, role, message.epoch);
+      return hello(state, from, role, message);
     case 'SNAP':
       return state.phase === 'probation' && role === 'candidate'
         ? [{ ...state, heardMs: atMs }, []]
@@ -145,16 +145,22 @@ const heard = (state: State, from: AppId, message: AppMessage, atMs: number, con
   }
 };
 
-const hello = (state: State, from: AppId, role: Role | undefined, epoch: number): Step => {
+const hello = (
+  state: State,
+  from: AppId,
+  role: Role | undefined,
+  { epoch, holds }: Extract<AppMessage, { type: 'HELLO' }>,
+): Step => {
   const offer = (as: 'owner' | 'candidate'): Effect => ({
     do: 'send',
     to: from,
     message: { type: 'OFFER', epoch: state.epoch, role: as },
   });
-  if (state.phase === 'idle' && state.owner === from) {
-    // After a lost journal the owner knows better: the epoch never goes back.
-    return epoch > state.epoch
-      ? [{ ...state, epoch }, [{ do: 'persist' }, offer('owner')]]
+  // After a lost journal the owner knows better: who holds the rotors flies, and the epoch never goes back.
+  const flies = state.phase === 'idle' && (state.owner ?? (holds.includes('rotors') ? from : null)) === from;
+  if (flies) {
+    return epoch > state.epoch || state.owner === null
+      ? [{ ...state, owner: from, epoch: Math.max(epoch, state.epoch) }, [{ do: 'persist' }, offer('owner')]]
       : [state, [offer('owner')]];
   }
   if (role === 'prior' || (role === 'candidate' && state.phase !== 'warming'))

@@ -2,177 +2,245 @@
  * The rotor link: a serial port whose descriptor is passed from version to version while it is in use.
  *
  * Invariants
- * - Apps read and write it through `serialport`. Its binding here adopts the descriptor: it never opens,
- *   flushes, locks, hangs up or sets a mode, since others hold the same tty; the agent has made it raw.
- * - Reads and writes are made at once on the event loop's thread. serialport's own Linux binding makes each in a
- *   thread pool, where a read may still be under way when the link is released, where SCHED_FIFO does not reach,
- *   and where file work of the app delays a command; and a port that it closed may, when collected, take its
- *   poll handle's descriptor number away from whoever has that number by then.
- * - A release falls between two ticks: right after a command was written, with nothing read but what it gives.
+ * - Apps read and write it through `serialport`, whose binding here adopts the descriptor (adopted-port.ts).
+ * - A release falls between two ticks: right after a command was written, and what was not read waits in the
+ *   kernel for the successor.
  */
 import { SerialPort } from 'serialport';
+import * as v from 'valibot';
+import { AdoptedPort, type PortOptions, unsupported } from '#handover/adopted-port.ts';
 import { BOUNDS } from '#handover/bounds.ts';
-import type { Grant, Holder, Released } from '#handover/holder.ts';
+import { type Grant, type Holder, HolderError, type Released, takeOne } from '#handover/holder.ts';
 import type { NamedDescriptor } from '#handover/lines.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { MirrorSource } from '#handover/mirror.ts';
-import { AGAIN, native, nowUs, READABLE, WRITABLE, type Watcher } from '#handover/native.ts';
+import { native, nowUs } from '#handover/native.ts';
 
-type PortOptions = ConstructorParameters<typeof SerialPort>[0];
+const payloadSchema = v.object({
+  /** When the last command had been written, µs. */
+  lastWriteUs: v.number(),
+  /** The link's own state, for instance the sequence number of the last frame sent. */
+  link: v.record(v.string(), v.unknown()),
+  /** base64 of the beginning of a frame, already read. */
+  partial: v.pipe(v.string(), v.base64()),
+  /** The controller's: integrators, estimator, setpoint; read by versions that know `stateVersion`. */
+  state: v.record(v.string(), v.unknown()),
+  stateVersion: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+});
+export type RotorsPayload = JsonObject & v.InferOutput<typeof payloadSchema>;
 
-const unsupported = (what: string) => (): Promise<never> =>
-  Promise.reject(
-    Object.assign(new Error(`SHARED_LINE: ${what} would disturb the link's other holders`), {
-      code: 'SHARED_LINE',
-    }),
-  );
-const canceled = (): Error => Object.assign(new Error('Canceled'), { canceled: true });
-
-interface Deferred {
-  resolve(bytes: number): void;
-  reject(error: Error): void;
+export interface SerialLinkOptions {
+  /** What was read, in order, nothing twice. After a grant first the beginning of a frame that the prior had read. */
+  onData(bytes: Buffer): void;
+  /** All that a successor needs; `partial`: what the parser holds of a frame whose end has not come. */
+  state(): { link: JsonObject; partial: Uint8Array; state: JsonObject; stateVersion: number };
+  /** Load this state; data follow. `null` at a first start. Throw if it cannot be read: the grant then fails. */
+  resume(payload: RotorsPayload | null, grant: Grant<RotorsPayload>): void;
+  /** The tty failed while it was ours. */
+  onLost?(error: Error): void;
 }
 
-/** serialport's BindingPortInterface over a descriptor that stays ours. */
-class AdoptedPort {
-  readonly openOptions: PortOptions;
-  readonly #fd: number;
-  readonly #watcher: Watcher;
-  readonly #onRead: (bytes: Buffer) => void;
-  readonly #onWritten: (bytes: Buffer) => void;
-  #open = true;
-  #reading: (Deferred & { buffer: Buffer; offset: number; length: number }) | undefined;
-  #writing: (Deferred & { buffer: Buffer; offset: number }) | undefined;
+interface Waiter {
+  settle(error?: Error): void;
+}
 
-  constructor(
-    fd: number,
-    openOptions: PortOptions,
-    onRead: (bytes: Buffer) => void,
-    onWritten: (bytes: Buffer) => void,
-  ) {
+export class SerialLink implements Holder<RotorsPayload> {
+  readonly #options: SerialLinkOptions;
+  #fd: number | undefined;
+  #adopted: AdoptedPort | undefined;
+  #port: SerialPort | undefined;
+  #owns = false;
+  #source: MirrorSource | undefined;
+  #submittedBytes = 0;
+  #writtenBytes = 0;
+  /** Where in the bytes submitted the last command ends. */
+  #commandEnd = 0;
+  readonly #commandWaiters = new Set<Waiter>();
+  #lastWriteUs = 0;
+  #lastReadUs = 0;
+
+  constructor(options: SerialLinkOptions) {
+    this.#options = options;
+  }
+
+  /** Whether commands may be written. */
+  get owns(): boolean {
+    return this.#owns;
+  }
+  /** When the last command had been written, and when bytes were last read (for a data watchdog), µs. */
+  get lastWriteUs(): number {
+    return this.#lastWriteUs;
+  }
+  get lastReadUs(): number {
+    return this.#lastReadUs;
+  }
+  /** The port while it is ours. Write with {@link write}. */
+  get port(): SerialPort | undefined {
+    return this.#port;
+  }
+  get mirrorDropped(): number {
+    return this.#source?.dropped ?? 0;
+  }
+
+  /**
+   * Writes bytes, whole and in order; they may not be changed afterwards.
+   * @param command false for what does not command the rotors (a heartbeat)
+   * @returns false, and nothing is written, when the link is not ours
+   */
+  write(bytes: Uint8Array, command = true): boolean {
+    if (!this.#owns || this.#port === undefined) return false;
+    this.#submittedBytes += bytes.length;
+    if (command) this.#commandEnd = this.#submittedBytes;
+    this.#port.write(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length));
+    return true;
+  }
+
+  /** The payload of a release or a heartbeat, as of now. */
+  snapshot(): RotorsPayload {
+    const { partial, ...rest } = this.#options.state();
+    return { ...rest, partial: Buffer.from(partial).toString('base64'), lastWriteUs: this.#lastWriteUs };
+  }
+
+  async grant(grant: Grant<RotorsPayload>): Promise<void> {
+    const fd = takeOne(grant, 'rotors');
+    if (fd !== this.#fd) this.drop();
     this.#fd = fd;
-    this.openOptions = openOptions;
-    this.#onRead = onRead;
-    this.#onWritten = onWritten;
-    this.#watcher = native.watch(fd, 0, (_events, status) => this.#ready(status));
-  }
-
-  get isOpen(): boolean {
-    return this.#open;
-  }
-  get writing(): boolean {
-    return this.#writing !== undefined;
-  }
-
-  /** From here on nothing is read; writes go on. What was not read waits in the kernel. */
-  stopReading(): void {
-    const reading = this.#reading;
-    this.#reading = undefined;
-    this.#watch();
-    reading?.reject(canceled());
-  }
-
-  close(): Promise<void> {
-    if (!this.#open) return Promise.reject(new Error('Port is not open'));
-    this.#open = false;
-    this.#watcher.close();
-    this.#reading?.reject(canceled());
-    this.#writing?.reject(canceled());
-    this.#reading = undefined;
-    this.#writing = undefined;
-    return Promise.resolve();
-  }
-
-  read(buffer: Buffer, offset: number, length: number): Promise<{ buffer: Buffer; bytesRead: number }> {
-    return new Promise<number>((resolve, reject) => {
-      if (!this.#open) reject(canceled());
-      else {
-        this.#reading = { buffer, offset, length, resolve, reject };
-        this.#watch();
-      }
-    }).then((bytesRead) => ({ buffer, bytesRead }));
-  }
-
-  write(buffer: Buffer): Promise<void> {
-    return new Promise<number>((resolve, reject) => {
-      if (!this.#open) reject(canceled());
-      else {
-        this.#writing = { buffer, offset: 0, resolve, reject };
-        this.#write();
-      }
-    }).then(() => undefined);
-  }
-
-  update = unsupported('update');
-  set = unsupported('set');
-  get = unsupported('get');
-  getBaudRate = unsupported('getBaudRate');
-  flush = unsupported('flush');
-  drain = unsupported('drain');
-
-  #watch(): void {
-    if (!this.#open) return;
-    this.#watcher.change(
-      (this.#reading === undefined ? 0 : READABLE) | (this.#writing === undefined ? 0 : WRITABLE),
-    );
-  }
-
-  #ready(status: number): void {
-    if (status < 0) {
-      const error = new Error(`poll failed: ${status}`);
-      this.#reading?.reject(error);
-      this.#writing?.reject(error);
-      this.#reading = undefined;
-      this.#writing = undefined;
-      this.#watch();
-      return;
+    const payload = grant.payload === null ? null : v.parse(payloadSchema, grant.payload);
+    this.#options.resume(payload as RotorsPayload | null, grant);
+    if (payload !== null) this.#lastWriteUs = payload.lastWriteUs;
+    this.#openPort(fd);
+    this.#owns = true;
+    const commanded = this.#nextCommand();
+    if (payload !== null && payload.partial !== '') {
+      this.#options.onData(Buffer.from(payload.partial, 'base64'));
     }
-    if (this.#writing !== undefined) this.#write();
-    if (this.#reading !== undefined) this.#read();
+    await commanded;
   }
 
-  #read(): void {
-    const reading = this.#reading;
-    if (reading === undefined) return;
-    try {
-      const bytes = native.read(this.#fd, reading.buffer, reading.offset, reading.length);
-      if (bytes === AGAIN) return;
-      if (bytes === 0) throw new Error('the far end hung up');
-      this.#reading = undefined;
-      this.#onRead(reading.buffer.subarray(reading.offset, reading.offset + bytes));
-      reading.resolve(bytes);
-    } catch (error) {
-      this.#reading = undefined;
-      this.#watch();
-      reading.reject(error as Error);
+  async release(deadlineMs: number): Promise<Released<RotorsPayload>> {
+    const port = this.#port;
+    if (!this.#owns || port === undefined) throw new HolderError('NOT_OWNER', 'the rotors are not ours');
+    if (nowUs() - this.#lastWriteUs > BOUNDS.freshWriteUsMax) {
+      // The rest of a period is too short for the successor: let this one's command go first.
+      await this.#nextCommand(Math.min(BOUNDS.releaseTickMsMax, deadlineMs / 2)).catch(() => undefined);
+    }
+    if (this.#port !== port) throw new HolderError('LINK_LOST', 'the link failed while it was released');
+    this.#adopted?.stopReading();
+    this.#owns = false;
+    await this.#written(port, deadlineMs / 2);
+    const payload = this.snapshot();
+    this.#closePort();
+    this.#source?.close();
+    this.#source = undefined;
+    return { payload };
+  }
+
+  mirror(fd: number): void {
+    this.#source?.close();
+    this.#source = new MirrorSource(fd);
+  }
+
+  descriptors(): readonly NamedDescriptor[] {
+    return this.#fd === undefined ? [] : [{ name: 'rotors', fd: this.#fd }];
+  }
+
+  drop(): void {
+    this.#owns = false;
+    this.#closePort();
+    this.#source?.close();
+    this.#source = undefined;
+    if (this.#fd !== undefined) native.close(this.#fd);
+    this.#fd = undefined;
+    this.#settle(new HolderError('DROPPED', 'the rotors were taken back before the first command'));
+  }
+
+  #openPort(fd: number): void {
+    this.#closePort();
+    this.#submittedBytes = 0;
+    this.#writtenBytes = 0;
+    this.#commandEnd = 0;
+    const open = (options: PortOptions): Promise<AdoptedPort> => {
+      const adopted = new AdoptedPort(
+        fd,
+        options,
+        (bytes) => {
+          this.#lastReadUs = nowUs();
+          this.#source?.record('in', bytes);
+        },
+        (bytes) => this.#wrote(bytes),
+      );
+      this.#adopted = adopted;
+      return Promise.resolve(adopted);
+    };
+    const options = { path: 'rotors', baudRate: 57_600, binding: { open, list: unsupported('list') } };
+    // SerialPort spreads its options over its own binding, as SerialPortStream asks; its types hide that.
+    const port = new SerialPort(options as unknown as PortOptions);
+    this.#port = port;
+    port.on('data', (bytes: Buffer) => this.#options.onData(bytes));
+    const lost = (error: Error | null): void => {
+      if (this.#port !== port || !this.#owns) return;
+      this.#owns = false;
+      this.#port = undefined;
+      this.#adopted = undefined;
+      this.#settle(new HolderError('LINK_LOST', 'the tty failed', { cause: error }));
+      this.#options.onLost?.(error ?? new Error('the port closed'));
+    };
+    port.on('error', lost);
+    port.on('close', lost);
+  }
+
+  #closePort(): void {
+    const port = this.#port;
+    this.#port = undefined;
+    this.#adopted = undefined;
+    if (port?.isOpen === true) port.close();
+  }
+
+  #wrote(bytes: number): void {
+    if (bytes === 0) return;
+    this.#writtenBytes += bytes;
+    if (this.#commandEnd > 0 && this.#writtenBytes >= this.#commandEnd) {
+      this.#commandEnd = 0;
+      this.#lastWriteUs = nowUs();
+      this.#settle();
     }
   }
 
-  #write(): void {
-    const writing = this.#writing;
-    if (writing === undefined) return;
-    try {
-      while (writing.offset < writing.buffer.length) {
-        const bytes = native.write(
-          this.#fd,
-          writing.buffer,
-          writing.offset,
-          writing.buffer.length - writing.offset,
-        );
-        if (bytes === AGAIN) {
-          this.#watch();
-          return;
-        }
-        writing.offset += bytes;
-      }
-      this.#writing = undefined;
-      this.#watch();
-      this.#onWritten(writing.buffer);
-      writing.resolve(writing.offset);
-    } catch (error) {
-      this.#writing = undefined;
-      this.#watch();
-      writing.reject(error as Error);
-    }
+  /** Until a command has been written; without `withinMs` for as long as it is ours. */
+  #nextCommand(withinMs?: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const waiter: Waiter = {
+        settle: (error) => {
+          clearTimeout(timer);
+          this.#commandWaiters.delete(waiter);
+          if (error === undefined) resolve();
+          else reject(error);
+        },
+      };
+      const timer =
+        withinMs === undefined
+          ? undefined
+          : setTimeout(() => waiter.settle(new HolderError('TIMEOUT', 'no command')), withinMs);
+      this.#commandWaiters.add(waiter);
+    });
+  }
+
+  #settle(error?: Error): void {
+    for (const waiter of this.#commandWaiters) waiter.settle(error);
+  }
+
+  /** Until what was submitted is with the kernel: a write of nothing comes after all others. */
+  #written(port: SerialPort, withinMs: number): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(
+        () => reject(new HolderError('WRITE_STUCK', 'the tty takes no bytes')),
+        withinMs,
+      );
+      port.write(Buffer.alloc(0), (error) => {
+        clearTimeout(timer);
+        if (error) reject(error);
+        else resolve();
+      });
+    });
   }
 }

@@ -10,7 +10,11 @@ import { AT, createState, step as move, tiltRad } from '#device-sim/physics.ts';
 import { Random } from '#device-sim/random.ts';
 import { Sensors } from '#device-sim/sensors.ts';
 
-const three = (x: Float64Array, at = 0): Vector => [x[at] as number, x[at + 1] as number, x[at + 2] as number];
+const three = (x: Float64Array, at = 0): Vector => [
+  x[at] as number,
+  x[at + 1] as number,
+  x[at + 2] as number,
+];
 const degrees = 180 / Math.PI;
 
 /** A drone at the true rates: physics 1 kHz, IMU 250 Hz, fix 50 Hz, landed 5 Hz; a command acts from the next cycle on. */
@@ -38,7 +42,10 @@ class Flight {
         gyro: three(this.#sensors.gyro),
         acceleration: three(this.#sensors.accelerometer),
         attitude: this.#attitude,
-        fix: this.cycle % 5 === 0 ? { position: three(this.#sensors.position), velocity: three(this.#sensors.velocity) } : null,
+        fix:
+          this.cycle % 5 === 0
+            ? { position: three(this.#sensors.position), velocity: three(this.#sensors.velocity) }
+            : null,
         landed: this.cycle % 50 === 0 ? truth.onGround : null,
       };
       const [w, x, y, z] = this.#sensors.attitude as unknown as [number, number, number, number];
@@ -64,7 +71,8 @@ class Flight {
   }
 }
 
-const rms = (values: number[]) => Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
+const rms = (values: number[]) =>
+  Math.sqrt(values.reduce((sum, value) => sum + value * value, 0) / values.length);
 const seeds = [1, 2, 3, 4, 5];
 
 describe('flight', () => {
@@ -75,7 +83,8 @@ describe('flight', () => {
     expect(Math.max(...flight.tiltDeg)).toBeLessThan(3);
     flight.fly(10);
     // The board's own position wanders by 1 cm (one sigma): the flight cannot be better than that.
-    for (const height of flight.last(flight.heightM, 10)) expect(Math.abs(height - HOVER.altitudeM)).toBeLessThan(0.06);
+    for (const height of flight.last(flight.heightM, 10))
+      expect(Math.abs(height - HOVER.altitudeM)).toBeLessThan(0.06);
     expect(rms(flight.last(flight.tiltDeg, 10))).toBeLessThan(0.3);
     const [north, east] = three(flight.truth.x, AT.position);
     expect(Math.hypot(north, east)).toBeLessThan(0.1);
@@ -117,7 +126,8 @@ describe('flight', () => {
     flight.fly(0.1);
     expect(flight.controller.phase).toBe('hover');
     flight.fly(5);
-    for (const height of flight.last(flight.heightM, 5)) expect(height).toBeGreaterThan(HOVER.altitudeM - 0.15);
+    for (const height of flight.last(flight.heightM, 5))
+      expect(height).toBeGreaterThan(HOVER.altitudeM - 0.15);
   });
 
   it('stays down when something else has landed it', () => {

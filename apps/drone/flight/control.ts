@@ -100,7 +100,12 @@ export const step = (
 };
 
 /** Moves the phase and the eased setpoint; `state` is the caller's own fresh copy. */
-const mission = (state: ControllerState, sample: Sample, setpoint: Setpoint, dtS: number): ControllerState => {
+const mission = (
+  state: ControllerState,
+  sample: Sample,
+  setpoint: Setpoint,
+  dtS: number,
+): ControllerState => {
   const { attitude, position } = state.estimate;
   const enter = (phase: Phase) => {
     state.phase = phase;
@@ -151,7 +156,8 @@ const mission = (state: ControllerState, sample: Sample, setpoint: Setpoint, dtS
 /** The loops; writes its integrators into `state`. */
 const fly = (state: ControllerState, dtS: number): Motors => {
   const { attitude, position } = state.estimate;
-  if (attitude === null || position === null || state.phase === 'wait' || state.phase === 'landed') return OFF;
+  if (attitude === null || position === null || state.phase === 'wait' || state.phase === 'landed')
+    return OFF;
   if (state.phase === 'spool') {
     const idle = LIMITS.spoolThrottle * Math.min(1, state.phaseS / LIMITS.spoolS);
     return [idle, idle, idle, idle];

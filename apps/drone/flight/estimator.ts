@@ -5,7 +5,17 @@
  * Invariant: pure, and the whole memory is in {@link Estimate}: plain numbers, so that it survives JSON bit by bit.
  */
 import { GAINS, GRAVITY_MS2, LIMITS } from './limits.ts';
-import { add, integrate, length, type Quaternion, rotate, scale, subtract, type Vector, ZERO } from './vectors.ts';
+import {
+  add,
+  integrate,
+  length,
+  type Quaternion,
+  rotate,
+  scale,
+  subtract,
+  type Vector,
+  ZERO,
+} from './vectors.ts';
 
 /** One IMU sample and what the board said since the one before. */
 export interface Sample {

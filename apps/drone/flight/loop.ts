@@ -11,8 +11,8 @@ import { LIMITS, type Setpoint } from './limits.ts';
 import type { Motors, Vector } from './vectors.ts';
 
 const SYSTEM_ID = 1;
-/** Armed (bit 7) and custom mode: any mode that is not zero turns the motors. */
-const ARMED = MAV.MODE_FLAG_SAFETY_ARMED | MAV.MODE_FLAG_CUSTOM_MODE_ENABLED;
+const DISARMED = MAV.MODE_FLAG_CUSTOM_MODE_ENABLED;
+const ARMED = MAV.MODE_FLAG_SAFETY_ARMED | DISARMED;
 
 /** What a successor needs to go on. */
 export interface Cursor {
@@ -47,7 +47,7 @@ export class Loop {
   readonly #command = {
     time_usec: 0,
     controls: [0, 0, 0, 0],
-    mode: ARMED,
+    mode: ARMED as number,
     flags: 0,
   };
 
@@ -64,19 +64,21 @@ export class Loop {
   get epoch(): number {
     return this.#epoch;
   }
-  set epoch(epoch: number) {
-    this.#epoch = epoch;
-  }
 
   cursor(): Cursor {
     return { state: this.#state, sequence: this.#writer.sequence, partial: this.#parser.partial() };
   }
 
-  /** Goes on where `cursor` stopped; without one, from nothing. */
-  resume(cursor: Cursor | null, epoch: number): void {
-    this.#parser = new Parser({ head: cursor?.partial });
-    if (cursor !== null) this.#writer.sequence = cursor.sequence;
-    this.#state = cursor?.state ?? START;
+  /**
+   * Goes on where another stopped; the beginning of a frame that it had read comes as the next bytes.
+   *
+   * @param state    null: from nothing
+   * @param sequence of the last frame that was sent on the link, 0..255
+   */
+  resume(state: ControllerState | null, sequence: number, epoch: number): void {
+    this.#parser = new Parser();
+    this.#writer.sequence = sequence;
+    this.#state = state ?? START;
     this.#epoch = epoch;
     this.#attitude = null;
     this.#fix = null;
@@ -112,7 +114,8 @@ export class Loop {
       }
       case 'LOCAL_POSITION_NED': {
         const { x, y, z, vx, vy, vz } = frame.fields;
-        if (Number.isFinite(x + y + z + vx + vy + vz)) this.#fix = { position: [x, y, z], velocity: [vx, vy, vz] };
+        if (Number.isFinite(x + y + z + vx + vy + vz))
+          this.#fix = { position: [x, y, z], velocity: [vx, vy, vz] };
         return;
       }
       case 'EXTENDED_SYS_STATE':
@@ -128,9 +131,17 @@ export class Loop {
     const gyro: Vector = [imu.xgyro, imu.ygyro, imu.zgyro];
     const acceleration: Vector = [imu.xacc, imu.yacc, imu.zacc];
     if (imuUs <= this.#state.imuUs) return;
-    if (!Number.isFinite(gyro[0] + gyro[1] + gyro[2] + acceleration[0] + acceleration[1] + acceleration[2])) return;
+    if (!Number.isFinite(gyro[0] + gyro[1] + gyro[2] + acceleration[0] + acceleration[1] + acceleration[2]))
+      return;
 
-    const sample = { imuUs, gyro, acceleration, attitude: this.#attitude, fix: this.#fix, landed: this.#landed };
+    const sample = {
+      imuUs,
+      gyro,
+      acceleration,
+      attitude: this.#attitude,
+      fix: this.#fix,
+      landed: this.#landed,
+    };
     this.#attitude = null;
     this.#fix = null;
     this.#landed = null;
@@ -140,6 +151,8 @@ export class Loop {
     const command = this.#command;
     command.time_usec = imuUs;
     command.flags = this.#epoch;
+    // Before it knows where it is, it asks for nothing: in the air a board refuses to disarm, and holds what it had.
+    command.mode = state.phase === 'wait' || state.phase === 'landed' ? DISARMED : ARMED;
     for (let i = 0; i < 4; i += 1) command.controls[i] = motors[i] as number;
     this.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
 

@@ -29,7 +29,12 @@ export const mix = (momentNm: Vector, liftN: number): Motors => {
   const lift = clamp(liftN * LIFT, LIMITS.motorMin + used, LIMITS.motorMax - used);
   const left = Math.min(lift - used - LIMITS.motorMin, LIMITS.motorMax - used - lift, LIMITS.yawShareMax);
   const yaw = clamp(momentNm[2] * YAW, -left, left);
-  return [lift - roll + pitch + yaw, lift + roll - pitch + yaw, lift + roll + pitch - yaw, lift - roll - pitch - yaw];
+  return [
+    lift - roll + pitch + yaw,
+    lift + roll - pitch + yaw,
+    lift + roll + pitch - yaw,
+    lift - roll - pitch - yaw,
+  ];
 };
 
 const LEAD = AIRFRAME.motorTimeConstantS / GAINS.motorLeadTimeConstantS;

@@ -10,7 +10,12 @@ import { LIMITS } from './limits.ts';
 
 export const STATE_VERSION = 1;
 
-const number = v.pipe(v.number(), v.finite(), v.minValue(-LIMITS.stateValueMax), v.maxValue(LIMITS.stateValueMax));
+const number = v.pipe(
+  v.number(),
+  v.finite(),
+  v.minValue(-LIMITS.stateValueMax),
+  v.maxValue(LIMITS.stateValueMax),
+);
 const vector = v.strictTuple([number, number, number]);
 const four = v.strictTuple([number, number, number, number]);
 const timeUs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));

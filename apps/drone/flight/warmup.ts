@@ -25,7 +25,8 @@ export class Comparison {
     if (other === undefined) {
       this.#waiting.set(imuUs, motors);
       // Insertion order: the oldest goes first. A record that the mirror dropped is never waited for.
-      if (this.#waiting.size > LIMITS.warmUpOutputs) this.#waiting.delete(this.#waiting.keys().next().value ?? 0);
+      if (this.#waiting.size > LIMITS.warmUpOutputs)
+        this.#waiting.delete(this.#waiting.keys().next().value ?? 0);
       return;
     }
     this.#waiting.delete(imuUs);
@@ -62,7 +63,8 @@ export const shadow = async (
   const take = ({ kind, bytes }: MirrorRecord) => {
     if (kind === 'in') return loop.read(bytes);
     for (const frame of prior.read(bytes)) {
-      if (frame.name === 'HIL_ACTUATOR_CONTROLS') comparison.add(frame.fields.time_usec, frame.fields.controls);
+      if (frame.name === 'HIL_ACTUATOR_CONTROLS')
+        comparison.add(frame.fields.time_usec, frame.fields.controls);
     }
   };
 

@@ -29,7 +29,8 @@ const readFiles = (): Map<string, { body: Buffer; type: string }> => {
     if (entry.isFile()) add(`/${file.slice(directory.length)}`, file);
   }
   const uplot = new URL('.', import.meta.resolve('uplot'));
-  for (const name of ['uPlot.esm.js', 'uPlot.min.css']) add(`/uplot/${name}`, fileURLToPath(new URL(name, uplot)));
+  for (const name of ['uPlot.esm.js', 'uPlot.min.css'])
+    add(`/uplot/${name}`, fileURLToPath(new URL(name, uplot)));
   const index = files.get('/index.html');
   if (index !== undefined) files.set('/', index);
   return files;
@@ -40,7 +41,10 @@ export const createPanelServer = (): Server => {
   const files = readFiles();
   const server = createServer((request, response) => {
     response.setHeader('connection', 'close');
-    response.setHeader('content-security-policy', "default-src 'self'; img-src 'self' blob:; style-src 'self' 'unsafe-inline'");
+    response.setHeader(
+      'content-security-policy',
+      "default-src 'self'; img-src 'self' blob:; style-src 'self' 'unsafe-inline'",
+    );
     response.setHeader('x-content-type-options', 'nosniff');
     response.setHeader('cache-control', 'no-store');
     const file = files.get((request.url ?? '').split('?', 1)[0] as string);

@@ -85,7 +85,8 @@ export class Viewers {
   }
 
   telemetry(message: object): void {
-    if (this.#sockets.size > 0 && this.#waiting === null) this.#send(JSON.stringify({ type: 'telemetry', ...message }));
+    if (this.#sockets.size > 0 && this.#waiting === null)
+      this.#send(JSON.stringify({ type: 'telemetry', ...message }));
   }
 
   #send(data: Buffer | string): void {

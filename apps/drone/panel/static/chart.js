@@ -20,7 +20,11 @@ export const createChart = (element, ribbon) => {
   let reigns = [];
   let scale = SCALE_MIN;
   const edge = style('--edge');
-  const axis = { stroke: style('--quiet'), font: '11px "DejaVu Sans Mono", monospace', ticks: { show: false } };
+  const axis = {
+    stroke: style('--quiet'),
+    font: '11px "DejaVu Sans Mono", monospace',
+    ticks: { show: false },
+  };
   const line = (name) => ({ stroke: style(name), width: 1.25, points: { show: false }, spanGaps: true });
 
   const plot = new uPlot(
@@ -118,12 +122,18 @@ export const createChart = (element, ribbon) => {
       }
       const extra = data[0].length - SAMPLES_MAX;
       if (extra > 0) for (const column of data) column.splice(0, extra);
-      if (reigns.at(-1)?.release !== release) reigns.push({ release, fromS: reigns.length === 0 ? 0 : lastS });
+      if (reigns.at(-1)?.release !== release)
+        reigns.push({ release, fromS: reigns.length === 0 ? 0 : lastS });
       reigns = reigns.filter((_, i) => i === reigns.length - 1 || reigns[i + 1].fromS > endS() - WINDOW_S);
 
       let peak = SCALE_MIN;
       for (let i = 0; i < data[0].length; i += 1) {
-        peak = Math.max(peak, 1.15 * Math.abs(data[1][i]), 1.15 * Math.abs(data[2][i]), 1.15 * Math.abs(data[3][i]));
+        peak = Math.max(
+          peak,
+          1.15 * Math.abs(data[1][i]),
+          1.15 * Math.abs(data[2][i]),
+          1.15 * Math.abs(data[3][i]),
+        );
       }
       // Up at once, down slowly.
       scale = peak > scale ? peak : scale + 0.03 * (peak - scale);

@@ -21,7 +21,8 @@ const make = (name, attributes, parent) => {
 
 export const createRotors = (parent) => {
   const svg = make('svg', { viewBox: '0 0 300 260', role: 'img', 'aria-label': 'rotors' }, parent);
-  for (const { x, y } of PLACES.slice(0, 2)) make('path', { class: 'frame', d: `M${x} ${y}L${300 - x} ${260 - y}` }, svg);
+  for (const { x, y } of PLACES.slice(0, 2))
+    make('path', { class: 'frame', d: `M${x} ${y}L${300 - x} ${260 - y}` }, svg);
   make('path', { class: 'frame', d: 'M226 194L74 66' }, svg);
   make('path', { class: 'nose', d: 'M150 96l10 18h-20z' }, svg);
 
@@ -37,7 +38,11 @@ export const createRotors = (parent) => {
       group,
     );
     const text = make('text', {}, group);
-    const number = make('text', { y: RADIUS - 4, style: 'font-size:10px;font-weight:400;fill:var(--quiet)' }, group);
+    const number = make(
+      'text',
+      { y: RADIUS - 4, style: 'font-size:10px;font-weight:400;fill:var(--quiet)' },
+      group,
+    );
     number.textContent = String(i + 1);
     return { level, blade, text, spin, angle: 40 * i, share: 0 };
   });

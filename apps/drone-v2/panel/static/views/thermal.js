@@ -2,9 +2,10 @@
 const WIDTH = 80;
 const HEIGHT = 60;
 const SCALE = 8;
-/** Level 0 and level 255 in °C. */
-const COLD_C = 0;
-const HOT_C = 127.5;
+/** The camera's calibration: level 110 is 18 °C, eight levels are one degree. */
+const celsius = (level) => 18 + (level - 110) / 8;
+/** The camera prints its frame's number into the lower left corner: nothing there is a temperature. */
+const printed = (x, y) => y >= HEIGHT - 7 && x < 36;
 /** From cold to hot, as thermographers know it. */
 const IRON = ['#05030f', '#2a0a5c', '#7a1283', '#c02a6b', '#ea5a2f', '#fb9b06', '#fdd93b', '#fffbe6'];
 
@@ -12,12 +13,13 @@ const PALETTE = Uint32Array.from({ length: 256 }, (_, level) => {
   const at = (level / 255) * (IRON.length - 1);
   const from = Math.min(IRON.length - 2, Math.floor(at));
   const channel = (i) => {
-    const [a, b] = [IRON[from], IRON[from + 1]].map((hex) => Number.parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16));
+    const [a, b] = [IRON[from], IRON[from + 1]].map((hex) =>
+      Number.parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16),
+    );
     return Math.round(a + (b - a) * (at - from));
   };
   return ((255 << 24) | (channel(2) << 16) | (channel(1) << 8) | channel(0)) >>> 0;
 });
-const celsius = (level) => COLD_C + (level / 255) * (HOT_C - COLD_C);
 
 export const mount = (picture) => {
   const canvas = picture.appendChild(document.createElement('canvas'));

@@ -1,0 +1,3 @@
+/** Broken on purpose: ends before it has said a word to the agent. */
+console.error('hover: cannot read its configuration');
+process.exit(3);

@@ -1,0 +1,36 @@
+/**
+ * The rotors as a resource: the loop on its link, handed over with all that it knows.
+ *
+ * Invariant: a state that cannot be read is refused while its owner can still take the rotors back; only when the prior
+ * is dead does the drone fly on from what the board says.
+ */
+import { SerialLink } from 'midair/handover';
+import * as v from 'valibot';
+import type { ControllerState } from './control.ts';
+import type { Loop } from './loop.ts';
+import { parseState, STATE_VERSION } from './state.ts';
+
+const sequenceSchema = v.fallback(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)), 255);
+
+export const createRotors = (loop: Loop, log: (text: string) => void): SerialLink => {
+  const link = new SerialLink({
+    onData: (bytes) => loop.read(bytes),
+    state: () => {
+      const { state, sequence, partial } = loop.cursor();
+      return { link: { seq: sequence }, partial, state: { ...state }, stateVersion: STATE_VERSION };
+    },
+    resume: (payload, { from, epoch }) => {
+      let state: ControllerState | null = null;
+      try {
+        if (payload !== null) state = parseState(payload.state);
+      } catch (error) {
+        if (from !== 'snap') throw error;
+        log(`the prior is gone and its state cannot be read, so the flight goes on without it: ${error}`);
+      }
+      loop.resume(state, v.parse(sequenceSchema, payload?.link.seq), epoch);
+      loop.send = (frame, answersUs) => link.write(frame, answersUs !== null);
+    },
+    onLost: (error) => log(`the rotor link failed: ${error.message}`),
+  });
+  return link;
+};

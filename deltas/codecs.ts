@@ -1,0 +1,40 @@
+/**
+ * The codecs and sections of format v1. An artifact declares those it uses, by number and name, so that an older
+ * reader can say which one it lacks.
+ */
+
+/** Part of the format: numbers are never reused. */
+export const CODECS = {
+  /** Bytes as they are. */
+  raw: 1,
+  /** zstd (RFC 8878), window at most 8 MiB. */
+  zstd: 2,
+  /** The index of a layer in columns, see docs/delta-format.md. */
+  'columns-1': 3,
+  /** VCDIFF (RFC 3284) of one window, without secondary compression or checksum. */
+  vcdiff: 4,
+  /** zstd with the basis window as its dictionary. */
+  'zstd-dictionary': 5,
+} as const;
+export type Codec = keyof typeof CODECS;
+
+export function codecName(id: number): Codec | undefined {
+  return (Object.keys(CODECS) as Codec[]).find((name) => CODECS[name] === id);
+}
+
+/** What a section of a layer holds. Part of the format. */
+export const SECTIONS = {
+  /** One block of the index, compressed on its own. */
+  index: 1,
+  /** All literal bytes of the layer, in the order of the tar, as one stream. */
+  solid: 2,
+  /** All VCDIFF patches, in order, as one stream. */
+  patches: 3,
+  /** Patches that are compressed already, in order. */
+  frames: 4,
+} as const;
+export type SectionKind = keyof typeof SECTIONS;
+
+export function sectionKind(id: number): SectionKind | undefined {
+  return (Object.keys(SECTIONS) as SectionKind[]).find((kind) => SECTIONS[kind] === id);
+}

@@ -1,0 +1,100 @@
+/**
+ * The index of a layer: what each byte of the tar is and where it comes from, kept in columns.
+ *
+ * The index is cut into blocks; each stands alone: names, templates and times start afresh. Like values are kept
+ * together because a run of equal bytes compresses to nothing. docs/delta-format.md §4 has the columns byte by byte.
+ * Here is what writer and reader share; every number in this file is part of the format.
+ */
+import type { List } from '#deltas/basis.ts';
+
+export interface Window {
+  codec: 'copy' | 'literal' | 'vcdiff' | 'zstd-dictionary';
+  /** Bytes of output. */
+  bytes: number;
+  /** Range of the basis file; nothing for `literal`. */
+  sourceOffset: number;
+  sourceBytes: number;
+  /** Length in `patches` or `frames`; 0 for `copy` and `literal`. */
+  patchBytes: number;
+}
+
+export type Content =
+  | { type: 'meta'; bytes: Buffer }
+  | { type: 'copy'; path: string }
+  | { type: 'solid' }
+  | {
+      type: 'windows';
+      path: string;
+      basisBytes: number;
+      basisCheck: Buffer;
+      outputCheck: Buffer;
+      windows: Window[];
+    };
+
+export type Item =
+  | { kind: 'raw'; bytes: Buffer }
+  | { kind: 'zeros'; length: number }
+  | { kind: 'run'; length: number }
+  | { kind: 'header'; name: string; block: Buffer }
+  | { kind: 'content'; length: number; content: Content }
+  | { kind: 'pad' };
+
+export const COLUMNS = [
+  'kinds',
+  'templateIds',
+  'templates',
+  'nameModes',
+  'nameIds',
+  'names',
+  'sizes',
+  'times',
+  'links',
+  'operations',
+  'lengths',
+  'raw',
+  'references',
+  'windows',
+  'checks',
+] as const;
+export type Column = (typeof COLUMNS)[number];
+
+export const KIND = { raw: 0, zeros: 1, run: 2, header: 3, content: 4, pad: 5 } as const;
+export const NAME = { listed: 0, dotListed: 1, front: 2, meta: 3, metaAgain: 4, pax: 5, paxToken: 6 } as const;
+export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3 } as const;
+export const EXPLICIT_LENGTH = 0x10;
+export const REFERENCE = { same: 0, listed: 1, path: 2 } as const;
+export const WINDOW = { copy: 0, literal: 1, vcdiff: 2, 'zstd-dictionary': 3 } as const;
+export const WINDOW_CODECS = ['copy', 'literal', 'vcdiff', 'zstd-dictionary'] as const;
+export const WHOLE_SOURCE = 0x10;
+export const REST_OF_CONTENT = 0x20;
+
+export const META_TYPES = /[xgLK]/;
+
+/** What both sides know while they go through a block, and must keep alike. */
+export class IndexState {
+  readonly list: List | undefined;
+  readonly templates: Buffer[] = [];
+  previousName = '';
+  previousMeta = '';
+  paxToken = '';
+  previousMtime = 0;
+  /** The listed entry that is expected next. */
+  cursor = 0;
+  /** Listed entry of the last header's name, if that was how it was written. */
+  listed: number | undefined;
+  /** Name and size of the last header. */
+  name = '';
+  size = 0;
+
+  constructor(list: List | undefined) {
+    this.list = list;
+  }
+}
+
+/** `dir/base` with `token` between, as pax headers are named by GNU tar and Go; undefined without a slash. */
+export function paxName(name: string, token: string): string {
+  const bare = name.endsWith('/') ? name.slice(0, -1) : name;
+  const slash = bare.lastIndexOf('/');
+  return `${bare.slice(0, slash + 1)}${token}/${bare.slice(slash + 1)}`;
+}
+

@@ -1,0 +1,238 @@
+/**
+ * Reads one block of the index, of which nothing is believed.
+ *
+ * Invariant: every item is within the bounds of limits.ts or a DeltaError; each takes at least one byte of the block,
+ * so a block of bounded length ends. Whether lengths agree with the layer is the caller's to check.
+ */
+import type { List } from '#deltas/basis.ts';
+import { ByteReader } from '#deltas/bytes.ts';
+import { DeltaError } from '#deltas/errors.ts';
+import { COLUMNS, type Column, EXPLICIT_LENGTH, IndexState, KIND, META_TYPES, NAME, OPERATION, paxName, REFERENCE, REST_OF_CONTENT, WHOLE_SOURCE, type Item, WINDOW_CODECS, type Window } from '#deltas/index-format.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import { bytesToPath, isPath } from '#deltas/paths.ts';
+import { joinHeader, TEMPLATE_BYTES, templateType } from '#deltas/tar-header.ts';
+
+export class IndexReader {
+  readonly #columns: Record<Column, ByteReader>;
+  readonly #state: IndexState;
+  /** Name of the file that the last pax header belongs to, with its place in the listing. */
+  #ahead: { name: string; listed: number | undefined } | undefined;
+
+  /** @throws DeltaError `CORRUPT` */
+  constructor(block: Buffer, list: List | undefined) {
+    this.#state = new IndexState(list);
+    const reader = new ByteReader(block, 'index');
+    const lengths = COLUMNS.map(() => reader.integer(LIMITS.indexBytesMax));
+    this.#columns = Object.fromEntries(
+      COLUMNS.map((name, at) => [
+        name,
+        new ByteReader(reader.bytes(lengths[at] as number), `index column ${name}`),
+      ]),
+    ) as Record<Column, ByteReader>;
+    if (reader.left > 0) throw new DeltaError('CORRUPT', 'index: bytes after the last column');
+  }
+
+  /** True after the last item. */
+  get ended(): boolean {
+    return this.#columns.kinds.left === 0;
+  }
+
+  check(): Buffer {
+    return this.#columns.checks.bytes(LIMITS.checkBytes);
+  }
+
+  /** @throws DeltaError `CORRUPT` when the columns hold more than was read */
+  finish(): void {
+    for (const name of COLUMNS) {
+      if (this.#columns[name].left > 0) throw new DeltaError('CORRUPT', `index column ${name}: bytes left over`);
+    }
+  }
+
+  /** @throws DeltaError `CORRUPT`, `UNSUPPORTED` */
+  next(): Item {
+    const { kinds, lengths, raw } = this.#columns;
+    const kind = kinds.byte();
+    switch (kind) {
+      case KIND.raw:
+        return { kind: 'raw', bytes: raw.bytes(lengths.integer()) };
+      case KIND.zeros:
+        return { kind: 'zeros', length: lengths.integer() };
+      case KIND.run:
+        return { kind: 'run', length: lengths.integer() };
+      case KIND.header:
+        return this.#header();
+      case KIND.content:
+        return this.#content();
+      case KIND.pad:
+        return { kind: 'pad' };
+      default:
+        throw new DeltaError('CORRUPT', `index: unknown item ${kind}`);
+    }
+  }
+
+  #header(): Item {
+    const { templateIds, templates, sizes, times, links } = this.#columns;
+    const state = this.#state;
+    const id = templateIds.integer(state.templates.length);
+    if (id === state.templates.length) state.templates.push(templates.bytes(TEMPLATE_BYTES));
+    const template = state.templates[id] as Buffer;
+    const type = templateType(template);
+    let name: string;
+    if (META_TYPES.test(type)) {
+      name = this.#metaName(type);
+      state.listed = undefined;
+    } else if (this.#ahead !== undefined) {
+      name = this.#ahead.name;
+      state.listed = this.#ahead.listed;
+      this.#ahead = undefined;
+    } else {
+      name = this.#name();
+    }
+    const code = sizes.integer();
+    const predicted = state.listed === undefined ? 0 : (state.list?.entries[state.listed]?.size ?? 0);
+    state.size = code === 0 ? predicted : code - 1;
+    state.previousMtime += times.signed();
+    state.name = name;
+    const link = links.string();
+    const mtime = state.previousMtime;
+    if (!Number.isSafeInteger(mtime) || mtime < 0) throw new DeltaError('CORRUPT', 'index: a time before 1970');
+    const block = joinHeader({ template, name, size: state.size, mtime, link });
+    if (block === undefined) throw new DeltaError('CORRUPT', 'index: a header that does not fit its fields');
+    return { kind: 'header', name, block };
+  }
+
+  #metaName(type: string): string {
+    const { nameModes, names } = this.#columns;
+    const state = this.#state;
+    const mode = nameModes.byte();
+    if (mode === NAME.meta) state.previousMeta = names.string();
+    if (mode === NAME.meta || mode === NAME.metaAgain) return state.previousMeta;
+    if ((mode !== NAME.pax && mode !== NAME.paxToken) || type !== 'x' || this.#ahead !== undefined) {
+      throw new DeltaError('CORRUPT', `index: unknown name mode ${mode}`);
+    }
+    if (mode === NAME.paxToken) state.paxToken = names.string();
+    const name = this.#name();
+    this.#ahead = { name, listed: state.listed };
+    return paxName(name, state.paxToken);
+  }
+
+  #name(): string {
+    const { nameModes, nameIds, names } = this.#columns;
+    const state = this.#state;
+    const mode = nameModes.byte();
+    if (mode === NAME.listed || mode === NAME.dotListed) {
+      const at = state.cursor + nameIds.signed();
+      const entry = this.#entry(at);
+      state.cursor = at + 1;
+      state.listed = at;
+      state.previousName = mode === NAME.listed ? entry.name : `./${entry.name}`;
+    } else if (mode === NAME.front) {
+      const shared = nameIds.integer(state.previousName.length);
+      state.listed = undefined;
+      state.previousName = state.previousName.slice(0, shared) + names.string();
+    } else {
+      throw new DeltaError('CORRUPT', `index: unknown name mode ${mode}`);
+    }
+    return state.previousName;
+  }
+
+  #entry(at: number): { name: string; path: string | undefined } {
+    const entry = this.#state.list?.entries[at];
+    if (entry === undefined) throw new DeltaError('CORRUPT', `index: no listed file ${at}`);
+    return entry;
+  }
+
+  #reference(): string {
+    const { references } = this.#columns;
+    const state = this.#state;
+    const mode = references.byte();
+    let path: string | undefined;
+    if (mode === REFERENCE.same) {
+      path = bytesToPath(Buffer.from(state.name, 'latin1'));
+    } else if (mode === REFERENCE.listed) {
+      const at = (state.listed ?? state.cursor) + references.signed();
+      path = this.#entry(at).path;
+      if (state.listed === undefined) state.cursor = at + 1;
+    } else if (mode === REFERENCE.path) {
+      path = bytesToPath(Buffer.from(references.string(), 'latin1'));
+    }
+    if (path === undefined || !isPath(path)) throw new DeltaError('CORRUPT', 'index: a reference to no file');
+    return path;
+  }
+
+  #content(): Item {
+    const { operations, lengths, raw, checks } = this.#columns;
+    const operation = operations.byte();
+    const length = (operation & EXPLICIT_LENGTH) === 0 ? this.#state.size : lengths.integer();
+    switch (operation & ~EXPLICIT_LENGTH) {
+      case OPERATION.meta:
+        return { kind: 'content', length, content: { type: 'meta', bytes: raw.bytes(length) } };
+      case OPERATION.copy:
+        return { kind: 'content', length, content: { type: 'copy', path: this.#reference() } };
+      case OPERATION.solid:
+        return { kind: 'content', length, content: { type: 'solid' } };
+      case OPERATION.windows: {
+        const path = this.#reference();
+        const basisCheck = checks.bytes(LIMITS.checkBytes);
+        const outputCheck = checks.bytes(LIMITS.checkBytes);
+        const { basisBytes, windows } = this.#windows(length);
+        return {
+          kind: 'content',
+          length,
+          content: { type: 'windows', path, basisBytes, basisCheck, outputCheck, windows },
+        };
+      }
+      default:
+        throw new DeltaError('CORRUPT', `index: unknown operation ${operation}`);
+    }
+  }
+
+  #windows(length: number): { basisBytes: number; windows: Window[] } {
+    const { windows } = this.#columns;
+    const basisBytes = windows.integer();
+    const count = windows.integer(LIMITS.windowsMax);
+    const list: Window[] = [];
+    let left = length;
+    let expected = 0;
+    for (let at = 0; at < count; at += 1) {
+      const flags = windows.byte();
+      const codec = WINDOW_CODECS[flags & 0x0f];
+      if (codec === undefined) throw new DeltaError('CORRUPT', `index: unknown window codec ${flags & 0x0f}`);
+      const bytes = (flags & REST_OF_CONTENT) === 0 ? windows.integer(left) : left;
+      left -= bytes;
+      const window: Window = { codec, bytes, sourceOffset: 0, sourceBytes: 0, patchBytes: 0 };
+      if (codec !== 'literal') {
+        const whole = (flags & WHOLE_SOURCE) !== 0;
+        window.sourceBytes = basisBytes;
+        if (!whole) {
+          window.sourceOffset = expected + windows.signed();
+          window.sourceBytes = codec === 'copy' ? bytes : windows.integer();
+        }
+        expected = window.sourceOffset + window.sourceBytes;
+        if (codec !== 'copy') window.patchBytes = windows.integer();
+        checkWindow(window, basisBytes);
+      }
+      list.push(window);
+    }
+    if (left > 0) throw new DeltaError('CORRUPT', 'index: windows do not make up their file');
+    return { basisBytes, windows: list };
+  }
+}
+
+function checkWindow(window: Window, basisBytes: number): void {
+  const { codec, bytes, sourceOffset, sourceBytes, patchBytes } = window;
+  if (sourceOffset < 0 || sourceBytes > basisBytes - sourceOffset) {
+    throw new DeltaError('CORRUPT', 'index: a window outside its basis file');
+  }
+  if (codec === 'copy') {
+    if (sourceBytes !== bytes) throw new DeltaError('CORRUPT', 'index: a copied window of another length');
+    return;
+  }
+  if (
+    sourceBytes > LIMITS.windowSourceBytesMax ||
+    bytes > LIMITS.windowTargetBytesMax ||
+    patchBytes > LIMITS.patchBytesMax
+  ) {
+    throw new DeltaError('TOO_LARGE', 'index: a window larger than a decoder holds');
+  }
+}

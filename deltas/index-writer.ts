@@ -1,0 +1,208 @@
+/**
+ * Writes one block of the index.
+ *
+ * Invariant: an IndexReader with the same listing gives back the items in order. See index-format.ts.
+ */
+import type { List } from '#deltas/basis.ts';
+import { ByteWriter } from '#deltas/bytes.ts';
+import { type Content, COLUMNS, type Column, EXPLICIT_LENGTH, IndexState, KIND, META_TYPES, NAME, OPERATION, paxName, REFERENCE, REST_OF_CONTENT, WHOLE_SOURCE, WINDOW, type Window } from '#deltas/index-format.ts';
+import { bytesToPath } from '#deltas/paths.ts';
+import { type HeaderParts, templateType } from '#deltas/tar-header.ts';
+
+export class IndexWriter {
+  readonly #columns = Object.fromEntries(COLUMNS.map((name) => [name, new ByteWriter()])) as Record<
+    Column,
+    ByteWriter
+  >;
+  readonly #state: IndexState;
+  readonly #ids = new Map<string, number>();
+  #pendingPax: string | undefined;
+
+  constructor(list: List | undefined) {
+    this.#state = new IndexState(list);
+  }
+
+  /** Bytes before compression. */
+  get length(): number {
+    let sum = 0;
+    for (const name of COLUMNS) sum += this.#columns[name].length;
+    return sum;
+  }
+
+  /** False while a pax header waits for the name that it belongs to: the block cannot end here. */
+  get complete(): boolean {
+    return this.#pendingPax === undefined;
+  }
+
+  #kind(kind: keyof typeof KIND): void {
+    this.#columns.kinds.byte(KIND[kind]);
+  }
+
+  raw(bytes: Uint8Array): void {
+    this.#kind('raw');
+    this.#columns.lengths.integer(bytes.length);
+    this.#columns.raw.bytes(bytes);
+  }
+
+  zeros(length: number): void {
+    this.#kind('zeros');
+    this.#columns.lengths.integer(length);
+  }
+
+  run(length: number): void {
+    this.#kind('run');
+    this.#columns.lengths.integer(length);
+  }
+
+  pad(): void {
+    this.#kind('pad');
+  }
+
+  check(digest: Uint8Array): void {
+    this.#columns.checks.bytes(digest);
+  }
+
+  header(parts: HeaderParts): void {
+    const { templateIds, templates, sizes, times, links } = this.#columns;
+    const state = this.#state;
+    this.#kind('header');
+    const key = parts.template.toString('latin1');
+    const known = this.#ids.get(key);
+    templateIds.integer(known ?? this.#ids.size);
+    if (known === undefined) {
+      this.#ids.set(key, this.#ids.size);
+      templates.bytes(parts.template);
+    }
+    const type = templateType(parts.template);
+    if (META_TYPES.test(type)) {
+      this.#flushPax();
+      if (type === 'x') this.#pendingPax = parts.name;
+      else this.#metaName(parts.name);
+      state.listed = undefined;
+    } else {
+      this.#name(parts.name);
+    }
+    const predicted = state.listed === undefined ? 0 : (state.list?.entries[state.listed]?.size ?? 0);
+    sizes.integer(parts.size === predicted ? 0 : parts.size + 1);
+    times.signed(parts.mtime - state.previousMtime);
+    state.previousMtime = parts.mtime;
+    links.string(parts.link);
+    state.name = parts.name;
+    state.size = parts.size;
+  }
+
+  /** Writes the waiting pax header's name, as derived from `next` where that gives it, else in full. */
+  #flushPax(next?: string): void {
+    const waiting = this.#pendingPax;
+    if (waiting === undefined) return;
+    this.#pendingPax = undefined;
+    const { nameModes, names } = this.#columns;
+    const state = this.#state;
+    if (next !== undefined) {
+      const token = /(?:^|\/)([^/]+)\/[^/]*$/.exec(waiting)?.[1] ?? '';
+      if (token !== '' && paxName(next, token) === waiting) {
+        nameModes.byte(token === state.paxToken ? NAME.pax : NAME.paxToken);
+        if (token !== state.paxToken) names.string(token);
+        state.paxToken = token;
+        return;
+      }
+    }
+    this.#metaName(waiting);
+  }
+
+  #metaName(name: string): void {
+    const { nameModes, names } = this.#columns;
+    const again = name === this.#state.previousMeta;
+    nameModes.byte(again ? NAME.metaAgain : NAME.meta);
+    if (!again) names.string(name);
+    this.#state.previousMeta = name;
+  }
+
+  #name(name: string): void {
+    this.#flushPax(name);
+    const { nameModes, nameIds, names } = this.#columns;
+    const state = this.#state;
+    const dotted = name.startsWith('./');
+    const at = state.list?.index.get(dotted ? name.slice(2) : name);
+    state.listed = at;
+    if (at !== undefined) {
+      nameModes.byte(dotted ? NAME.dotListed : NAME.listed);
+      nameIds.signed(at - state.cursor);
+      state.cursor = at + 1;
+    } else {
+      nameModes.byte(NAME.front);
+      let shared = 0;
+      const most = Math.min(name.length, state.previousName.length);
+      while (shared < most && name[shared] === state.previousName[shared]) shared += 1;
+      nameIds.integer(shared);
+      names.string(name.slice(shared));
+    }
+    state.previousName = name;
+  }
+
+  #reference(path: string): void {
+    const { references } = this.#columns;
+    const state = this.#state;
+    if (bytesToPath(Buffer.from(state.name, 'latin1')) === path) {
+      references.byte(REFERENCE.same);
+      return;
+    }
+    const at = state.list?.index.get(Buffer.from(path).toString('latin1'));
+    if (at !== undefined) {
+      references.byte(REFERENCE.listed);
+      references.signed(at - (state.listed ?? state.cursor));
+      if (state.listed === undefined) state.cursor = at + 1;
+      return;
+    }
+    references.byte(REFERENCE.path);
+    references.string(Buffer.from(path).toString('latin1'));
+  }
+
+  content(length: number, content: Content): void {
+    const { operations, lengths, raw, checks } = this.#columns;
+    if (content.type !== 'meta') this.#flushPax();
+    this.#kind('content');
+    const implied = length === this.#state.size;
+    operations.byte(OPERATION[content.type] | (implied ? 0 : EXPLICIT_LENGTH));
+    if (!implied) lengths.integer(length);
+    if (content.type === 'meta') raw.bytes(content.bytes);
+    if (content.type === 'copy' || content.type === 'windows') this.#reference(content.path);
+    if (content.type === 'windows') {
+      checks.bytes(content.basisCheck);
+      checks.bytes(content.outputCheck);
+      this.#windows(length, content.basisBytes, content.windows);
+    }
+  }
+
+  #windows(length: number, basisBytes: number, list: Window[]): void {
+    const { windows } = this.#columns;
+    windows.integer(basisBytes);
+    windows.integer(list.length);
+    let left = length;
+    let expected = 0;
+    for (const window of list) {
+      const whole = window.sourceOffset === 0 && window.sourceBytes === basisBytes;
+      const rest = window.bytes === left;
+      windows.byte(WINDOW[window.codec] | (whole ? WHOLE_SOURCE : 0) | (rest ? REST_OF_CONTENT : 0));
+      if (!rest) windows.integer(window.bytes);
+      left -= window.bytes;
+      if (window.codec === 'literal') continue;
+      if (!whole) {
+        windows.signed(window.sourceOffset - expected);
+        if (window.codec !== 'copy') windows.integer(window.sourceBytes);
+      }
+      expected = window.sourceOffset + window.sourceBytes;
+      if (window.codec !== 'copy') windows.integer(window.patchBytes);
+    }
+  }
+
+  /** The block, to be compressed. Nothing may be written afterwards. */
+  finish(): Buffer {
+    this.#flushPax();
+    const block = new ByteWriter();
+    for (const name of COLUMNS) block.integer(this.#columns[name].length);
+    for (const name of COLUMNS) block.bytes(this.#columns[name].finish());
+    return block.finish();
+  }
+}
+

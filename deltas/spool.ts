@@ -1,0 +1,68 @@
+/**
+ * One scratch file that many contents are appended to and read back from.
+ *
+ * Invariant: memory does not grow with what is spooled, and one descriptor is open however many contents there are.
+ */
+import { type FileHandle, open, rm } from 'node:fs/promises';
+import type { BasisFile } from '#deltas/basis.ts';
+
+export class Spool {
+  readonly #path: string;
+  readonly #handle: FileHandle;
+  #length = 0;
+
+  private constructor(path: string, handle: FileHandle) {
+    this.#path = path;
+    this.#handle = handle;
+  }
+
+  static async create(path: string): Promise<Spool> {
+    return new Spool(path, await open(path, 'wx+', 0o600));
+  }
+
+  get length(): number {
+    return this.#length;
+  }
+
+  /** @returns where it starts */
+  async append(pieces: AsyncIterable<Uint8Array>): Promise<number> {
+    const start = this.#length;
+    for await (const piece of pieces) {
+      let done = 0;
+      while (done < piece.length) {
+        const { bytesWritten } = await this.#handle.write(piece, done, piece.length - done, this.#length);
+        done += bytesWritten;
+        this.#length += bytesWritten;
+      }
+    }
+    return start;
+  }
+
+  /** Part of the spool as a file of its own. */
+  file(start: number, size: number): BasisFile {
+    return {
+      size,
+      read: async (offset, length) => {
+        const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(length, size - offset)));
+        let done = 0;
+        while (done < buffer.length) {
+          const { bytesRead } = await this.#handle.read(
+            buffer,
+            done,
+            buffer.length - done,
+            start + offset + done,
+          );
+          if (bytesRead === 0) break;
+          done += bytesRead;
+        }
+        return buffer.subarray(0, done);
+      },
+    };
+  }
+
+  /** Closes and removes it. */
+  async close(): Promise<void> {
+    await this.#handle.close();
+    await rm(this.#path, { force: true });
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * An http server on a passed listening socket.
+ *
+ * Invariants
+ * - Only the owner accepts. Who connects during a handover waits in the kernel's backlog, and is accepted by the
+ *   successor: the socket itself is never closed, only this process's descriptor of it.
+ * - What was accepted is answered: requests under way are finished, and only then are kept-alive connections
+ *   closed, so that a browser's next request goes to the successor.
+ *
+ * It accepts by itself and hands sockets to the server by its 'connection' event, as Node documents it, because
+ * `server.close()` cannot be undone quickly in a hand-back.
+ */
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { Socket } from 'node:net';
+import { BOUNDS } from '#handover/bounds.ts';
+import { type Grant, type Holder, HolderError, type Released, takeOne } from '#handover/holder.ts';
+import type { NamedDescriptor } from '#handover/lines.ts';
+import { AGAIN, isNativeError, native, READABLE, type Watcher } from '#handover/native.ts';
+
+export class Listener implements Holder {
+  readonly #server: Server;
+  #fd: number | undefined;
+  #watcher: Watcher | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  /** Accepted and not upgraded, with the number of its requests under way. */
+  readonly #sockets = new Map<Socket, number>();
+
+  /** @param server not listening; its own `listen` and `close` are not used */
+  constructor(server: Server) {
+    this.#server = server;
+    server.prependListener('request', (request, response) => this.#count(request, response));
+    // An upgraded socket is no longer http's: WebSockets moves it.
+    server.prependListener('upgrade', (request: IncomingMessage) => this.#sockets.delete(request.socket));
+  }
+
+  get owns(): boolean {
+    return this.#watcher !== undefined;
+  }
+  /** Accepted connections that still speak http. */
+  get connections(): number {
+    return this.#sockets.size;
+  }
+
+  grant(grant: Grant): Promise<void> {
+    const fd = takeOne(grant, 'listener');
+    if (fd !== this.#fd) this.drop();
+    this.#fd = fd;
+    this.#watcher?.close();
+    const watcher = native.watch(fd, READABLE, () => this.#accept(fd, watcher));
+    this.#watcher = watcher;
+    return Promise.resolve();
+  }
+
+  release(): Promise<Released> {
+    if (this.#watcher === undefined) {
+      return Promise.reject(new HolderError('NOT_OWNER', 'the listening socket is not ours'));
+    }
+    this.#stop();
+    for (const [socket, requests] of this.#sockets) if (requests === 0) socket.end();
+    return Promise.resolve({ payload: {} });
+  }
+
+  descriptors(): readonly NamedDescriptor[] {
+    return this.#fd === undefined ? [] : [{ name: 'listener', fd: this.#fd }];
+  }
+
+  drop(): void {
+    this.#stop();
+    if (this.#fd !== undefined) native.close(this.#fd);
+    this.#fd = undefined;
+  }
+
+  #stop(): void {
+    clearTimeout(this.#retry);
+    this.#watcher?.close();
+    this.#watcher = undefined;
+  }
+
+  #accept(fd: number, watcher: Watcher): void {
+    for (let count = 0; count < BOUNDS.acceptTurnCountMax && this.#watcher === watcher; count++) {
+      let accepted: number;
+      try {
+        accepted = native.accept(fd);
+      } catch (error) {
+        if (!isNativeError(error) || (error.code !== 'EMFILE' && error.code !== 'ENFILE')) throw error;
+        watcher.change(0);
+        this.#retry = setTimeout(() => watcher.change(READABLE), BOUNDS.acceptRetryMs);
+        return;
+      }
+      if (accepted === AGAIN) return;
+      const socket = new Socket({ fd: accepted, allowHalfOpen: true, readable: true, writable: true });
+      socket.setNoDelay(true);
+      this.#sockets.set(socket, 0);
+      socket.once('close', () => this.#sockets.delete(socket));
+      this.#server.emit('connection', socket);
+    }
+  }
+
+  #count(request: IncomingMessage, response: ServerResponse): void {
+    const { socket } = request;
+    const requests = this.#sockets.get(socket);
+    if (requests === undefined) return;
+    this.#sockets.set(socket, requests + 1);
+    if (!this.owns) response.shouldKeepAlive = false;
+    response.once('close', () => {
+      const left = (this.#sockets.get(socket) ?? 1) - 1;
+      if (this.#sockets.has(socket)) this.#sockets.set(socket, left);
+      if (left === 0 && !this.owns) socket.end();
+    });
+  }
+}
