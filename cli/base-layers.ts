@@ -19,6 +19,7 @@ import { dirname, join, relative } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import tar from 'tar-stream';
+import { dependencyDirectories } from '#cli/packages.ts';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 
 /** A path in the image (no leading slash) and where its bytes come from. */
@@ -61,25 +62,8 @@ function libraries(binary: string): string[] {
 
 /** What apps may import: these packages and all that they depend on, only the files that are run. */
 export function moduleEntries(): Entry[] {
-  const packages = new Map<string, string>();
-  const add = (name: string, from: string): void => {
-    const directory = resolvePackage(name, from);
-    if (directory === undefined || packages.has(directory)) return;
-    const manifest = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8'));
-    packages.set(directory, relative(PACKAGE_ROOT, directory));
-    for (const dependency of Object.keys(manifest.dependencies ?? {})) add(dependency, directory);
-  };
-  for (const name of ['ws', 'serialport', 'valibot', 'uplot']) add(name, PACKAGE_ROOT);
-  return [...packages].flatMap(([directory, path]) => packageFiles(directory, path));
-}
-
-/** As Node looks it up: beside the one that asks, then upwards. */
-function resolvePackage(name: string, from: string): string | undefined {
-  for (let at = from; at.startsWith(PACKAGE_ROOT); at = dirname(at)) {
-    const directory = join(at, 'node_modules', name);
-    if (existsSync(join(directory, 'package.json'))) return directory;
-  }
-  return undefined;
+  const directories = dependencyDirectories(['ws', 'serialport', 'valibot', 'uplot']);
+  return [...directories].flatMap(([directory, path]) => packageFiles(directory, path));
 }
 
 function packageFiles(directory: string, path: string): Entry[] {

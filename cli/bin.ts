@@ -31,7 +31,9 @@ Examples:
   $ midair status --hub http://127.0.0.1:8420`,
   );
 for (const command of [demoCommand(), hubCommand(), agentCommand(), simCommand(), statusCommand()]) {
-  program.addCommand(command.exitOverride().showHelpAfterError(`(midair ${command.name()} --help tells more)`));
+  program.addCommand(
+    command.exitOverride().showHelpAfterError(`(midair ${command.name()} --help tells more)`),
+  );
 }
 
 try {

@@ -7,6 +7,7 @@
 import { spawnSync } from 'node:child_process';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { dependencyDirectories } from '#cli/packages.ts';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 
 export class BuildError extends Error {
@@ -60,6 +61,23 @@ function copyData(folder: string, directory: string): void {
     mkdirSync(dirname(to), { recursive: true });
     cpSync(from, to);
   }
+}
+
+/**
+ * Adds to a built package all that it needs to run without npm: its dependencies, and what makes an image of it.
+ * The addon and the packages are of this machine's architecture.
+ */
+export function addDependencies(directory: string): void {
+  const manifest = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8'));
+  for (const [from, path] of dependencyDirectories(Object.keys(manifest.dependencies))) {
+    // What a package keeps below itself is a dependency of its own, copied on its own.
+    cpSync(from, join(directory, path), {
+      recursive: true,
+      filter: (source) => !source.slice(from.length).includes('/node_modules'),
+    });
+  }
+  for (const name of ['Dockerfile.template', 'balena.yml'])
+    cpSync(join(PACKAGE_ROOT, name), join(directory, name));
 }
 
 /** The package.json of the sources, with every path of a source turned to its built file. */

@@ -57,9 +57,12 @@ export class HubClient {
       return v.parse(schema, body);
     } catch (cause) {
       const reason = (cause as { cause?: { code?: string } }).cause?.code ?? (cause as Error).message;
-      throw new HubError(`the hub at ${this.url} does not answer (${reason}): is it running, is the address right?`, {
-        cause,
-      });
+      throw new HubError(
+        `the hub at ${this.url} does not answer (${reason}): is it running, is the address right?`,
+        {
+          cause,
+        },
+      );
     }
   }
 }

@@ -18,4 +18,34 @@ export const LIMITS = {
   layerKeptMsMax: 3_600_000,
   /** Lines of a log that an error quotes. */
   logTailLines: 12,
+  /** A hub or a simulator on this machine. */
+  requestMsMax: 5_000,
+  /** From a spawned part of the demo to its ready line. */
+  childReadyMsMax: 20_000,
+  /** From SIGTERM to the end of a part; the hub gives up a running build first. */
+  childStopMsMax: 8_000,
+  /** A push builds, stores and makes a delta of a small app: 5 s here, a minute on a slow disk. */
+  pushMsMax: 180_000,
+  /** From a release's target state to hovering (or to its failure): install, warm-up, take-off. */
+  updateMsMax: 60_000,
+  /** How often hub and simulator are asked while something is awaited. */
+  pollMs: 50,
+  /** Higher than this above the ground it is in the air, by a margin to the hover's 2 m. */
+  hoverAltitudeMMin: 1.8,
+  /** Steady: this slow (m/s) and this level (degrees) for `hoverSteadyMs`. */
+  hoverSpeedMSMax: 0.15,
+  hoverTiltDegMax: 3,
+  hoverSteadyMs: 1_000,
+  /** Ordinary flight, to compare the handover with: 1250 cycles. */
+  baselineMs: 5_000,
+  /** Flight after the handover that belongs to the record. */
+  aftermathMs: 1_500,
+  /** Around the handover, in the picture. */
+  traceBeforeMs: 250,
+  traceAfterMs: 250,
+  /** Directories of earlier demos (logs and picture) that stay. */
+  runsKept: 5,
 } as const;
+
+/** The control loop's period: 250 Hz. */
+export const PERIOD_MS = 4;

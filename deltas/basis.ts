@@ -92,13 +92,13 @@ export async function makeList(files: AsyncIterable<ListedFile> | Iterable<Liste
   return { entries, index, digest: hash.digest() };
 }
 
-const lists = new WeakMap<Basis, Promise<List>>();
+const lists = new WeakMap<object, Promise<List>>();
 
 /**
  * The listing of `basis`, read once for each object.
  * @throws DeltaError `UNSUPPORTED`, `BASIS_MISMATCH` (its digest is not `expected`), `READ_FAILED`
  */
-export async function listBasis(basis: Basis, expected: Uint8Array): Promise<List> {
+export async function listBasis(basis: Pick<Basis, 'list'>, expected: Uint8Array): Promise<List> {
   if (basis.list === undefined) {
     throw new DeltaError('UNSUPPORTED', 'this delta needs a basis that can list its files');
   }

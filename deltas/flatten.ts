@@ -200,7 +200,9 @@ export async function basisFromLayers(
     async open(path) {
       const file = image.file(path);
       // A sparse file's content is not in the tar as it is; nothing refers to it.
-      return file === undefined || file.digest === '' ? undefined : spool.file(starts.get(file) ?? 0, file.bytes);
+      return file === undefined || file.digest === ''
+        ? undefined
+        : spool.file(starts.get(file) ?? 0, file.bytes);
     },
     list: () => image.list(),
     close: () => spool.close(),

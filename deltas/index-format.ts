@@ -59,7 +59,15 @@ export const COLUMNS = [
 export type Column = (typeof COLUMNS)[number];
 
 export const KIND = { raw: 0, zeros: 1, run: 2, header: 3, content: 4, pad: 5 } as const;
-export const NAME = { listed: 0, dotListed: 1, front: 2, meta: 3, metaAgain: 4, pax: 5, paxToken: 6 } as const;
+export const NAME = {
+  listed: 0,
+  dotListed: 1,
+  front: 2,
+  meta: 3,
+  metaAgain: 4,
+  pax: 5,
+  paxToken: 6,
+} as const;
 export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3 } as const;
 export const EXPLICIT_LENGTH = 0x10;
 export const REFERENCE = { same: 0, listed: 1, path: 2 } as const;
@@ -97,4 +105,3 @@ export function paxName(name: string, token: string): string {
   const slash = bare.lastIndexOf('/');
   return `${bare.slice(0, slash + 1)}${token}/${bare.slice(slash + 1)}`;
 }
-

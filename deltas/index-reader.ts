@@ -1,13 +1,30 @@
 /**
  * Reads one block of the index, of which nothing is believed.
  *
- * Invariant: every item is within the bounds of limits.ts or a DeltaError; each takes at least one byte of the block,
- * so a block of bounded length ends. Whether lengths agree with the layer is the caller's to check.
+ * Invariant: every item is within the bounds of limits.ts or a DeltaError; each takes at least one byte of the block
+ * and, but for `pad`, gives at least one byte of the layer: work is bounded by both. Whether lengths agree with the
+ * layer is the caller's to check.
  */
 import type { List } from '#deltas/basis.ts';
 import { ByteReader } from '#deltas/bytes.ts';
 import { DeltaError } from '#deltas/errors.ts';
-import { COLUMNS, type Column, EXPLICIT_LENGTH, IndexState, KIND, META_TYPES, NAME, OPERATION, paxName, REFERENCE, REST_OF_CONTENT, WHOLE_SOURCE, type Item, WINDOW_CODECS, type Window } from '#deltas/index-format.ts';
+import {
+  COLUMNS,
+  type Column,
+  EXPLICIT_LENGTH,
+  IndexState,
+  type Item,
+  KIND,
+  META_TYPES,
+  NAME,
+  OPERATION,
+  paxName,
+  REFERENCE,
+  REST_OF_CONTENT,
+  WHOLE_SOURCE,
+  WINDOW_CODECS,
+  type Window,
+} from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath, isPath } from '#deltas/paths.ts';
 import { joinHeader, TEMPLATE_BYTES, templateType } from '#deltas/tar-header.ts';
@@ -44,7 +61,8 @@ export class IndexReader {
   /** @throws DeltaError `CORRUPT` when the columns hold more than was read */
   finish(): void {
     for (const name of COLUMNS) {
-      if (this.#columns[name].left > 0) throw new DeltaError('CORRUPT', `index column ${name}: bytes left over`);
+      if (this.#columns[name].left > 0)
+        throw new DeltaError('CORRUPT', `index column ${name}: bytes left over`);
     }
   }
 
@@ -54,11 +72,11 @@ export class IndexReader {
     const kind = kinds.byte();
     switch (kind) {
       case KIND.raw:
-        return { kind: 'raw', bytes: raw.bytes(lengths.integer()) };
+        return { kind: 'raw', bytes: raw.bytes(notZero(lengths.integer())) };
       case KIND.zeros:
-        return { kind: 'zeros', length: lengths.integer() };
+        return { kind: 'zeros', length: notZero(lengths.integer()) };
       case KIND.run:
-        return { kind: 'run', length: lengths.integer() };
+        return { kind: 'run', length: notZero(lengths.integer()) };
       case KIND.header:
         return this.#header();
       case KIND.content:
@@ -95,7 +113,8 @@ export class IndexReader {
     state.name = name;
     const link = links.string();
     const mtime = state.previousMtime;
-    if (!Number.isSafeInteger(mtime) || mtime < 0) throw new DeltaError('CORRUPT', 'index: a time before 1970');
+    if (!Number.isSafeInteger(mtime) || mtime < 0)
+      throw new DeltaError('CORRUPT', 'index: a time before 1970');
     const block = joinHeader({ template, name, size: state.size, mtime, link });
     if (block === undefined) throw new DeltaError('CORRUPT', 'index: a header that does not fit its fields');
     return { kind: 'header', name, block };
@@ -163,7 +182,7 @@ export class IndexReader {
   #content(): Item {
     const { operations, lengths, raw, checks } = this.#columns;
     const operation = operations.byte();
-    const length = (operation & EXPLICIT_LENGTH) === 0 ? this.#state.size : lengths.integer();
+    const length = notZero((operation & EXPLICIT_LENGTH) === 0 ? this.#state.size : lengths.integer());
     switch (operation & ~EXPLICIT_LENGTH) {
       case OPERATION.meta:
         return { kind: 'content', length, content: { type: 'meta', bytes: raw.bytes(length) } };
@@ -200,6 +219,9 @@ export class IndexReader {
       if (codec === undefined) throw new DeltaError('CORRUPT', `index: unknown window codec ${flags & 0x0f}`);
       const bytes = (flags & REST_OF_CONTENT) === 0 ? windows.integer(left) : left;
       left -= bytes;
+      if (bytes < LIMITS.windowBytesMin && (bytes === 0 || left > 0)) {
+        throw new DeltaError('CORRUPT', 'index: a window too small for its place');
+      }
       const window: Window = { codec, bytes, sourceOffset: 0, sourceBytes: 0, patchBytes: 0 };
       if (codec !== 'literal') {
         const whole = (flags & WHOLE_SOURCE) !== 0;
@@ -217,6 +239,11 @@ export class IndexReader {
     if (left > 0) throw new DeltaError('CORRUPT', 'index: windows do not make up their file');
     return { basisBytes, windows: list };
   }
+}
+
+function notZero(length: number): number {
+  if (length === 0) throw new DeltaError('CORRUPT', 'index: an item of no length');
+  return length;
 }
 
 function checkWindow(window: Window, basisBytes: number): void {

@@ -5,7 +5,23 @@
  */
 import type { List } from '#deltas/basis.ts';
 import { ByteWriter } from '#deltas/bytes.ts';
-import { type Content, COLUMNS, type Column, EXPLICIT_LENGTH, IndexState, KIND, META_TYPES, NAME, OPERATION, paxName, REFERENCE, REST_OF_CONTENT, WHOLE_SOURCE, WINDOW, type Window } from '#deltas/index-format.ts';
+import {
+  COLUMNS,
+  type Column,
+  type Content,
+  EXPLICIT_LENGTH,
+  IndexState,
+  KIND,
+  META_TYPES,
+  NAME,
+  OPERATION,
+  paxName,
+  REFERENCE,
+  REST_OF_CONTENT,
+  WHOLE_SOURCE,
+  WINDOW,
+  type Window,
+} from '#deltas/index-format.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import { type HeaderParts, templateType } from '#deltas/tar-header.ts';
 
@@ -205,4 +221,3 @@ export class IndexWriter {
     return block.finish();
   }
 }
-

@@ -41,6 +41,8 @@ export const LIMITS = {
   /** What a decoder accepts: room to change the two above without a new format, still inside those 16 MiB. */
   windowTargetBytesMax: 1024 * 1024,
   windowSourceBytesMax: 4 * 1024 * 1024,
+  /** (format) All windows of a file but its last: a patch that gives less would cost more to apply than it is worth. */
+  windowBytesMin: 64 * 1024,
   patchBytesMax: 2 * 1024 * 1024,
   windowsMax: 1_048_576,
 

@@ -5,6 +5,7 @@
  */
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import type { BasisFile } from '#deltas/basis.ts';
+import { LIMITS } from '#deltas/limits.ts';
 
 export class Spool {
   readonly #path: string;
@@ -25,7 +26,7 @@ export class Spool {
   }
 
   /** @returns where it starts */
-  async append(pieces: AsyncIterable<Uint8Array>): Promise<number> {
+  async append(pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<number> {
     const start = this.#length;
     for await (const piece of pieces) {
       let done = 0;
@@ -58,6 +59,13 @@ export class Spool {
         return buffer.subarray(0, done);
       },
     };
+  }
+
+  /** All of it, in pieces. */
+  async *stream(): AsyncGenerator<Uint8Array> {
+    const all = this.file(0, this.#length);
+    for (let at = 0; at < all.size; at += LIMITS.bodyChunkBytes)
+      yield await all.read(at, LIMITS.bodyChunkBytes);
   }
 
   /** Closes and removes it. */

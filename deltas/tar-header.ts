@@ -96,7 +96,9 @@ export function splitHeader(block: Buffer): HeaderParts | undefined {
   const sizeStyle = styleOf(block, SIZE, size);
   const mtimeStyle = styleOf(block, MTIME, mtime);
   const sum = checksum(block);
-  const checksumStyle = CHECKSUM_STYLES.findIndex((style) => style(sum) === block.toString('latin1', ...CHECKSUM));
+  const checksumStyle = CHECKSUM_STYLES.findIndex(
+    (style) => style(sum) === block.toString('latin1', ...CHECKSUM),
+  );
   if (sizeStyle < 0 || mtimeStyle < 0 || checksumStyle < 0) return undefined;
 
   const template = Buffer.alloc(TEMPLATE_BYTES);

@@ -7,8 +7,9 @@
  * An own walker, since tar libraries (tar-stream as well) give fields and contents but neither the exact header blocks
  * nor the padding, and refuse or repair what they do not like; POSIX.1-2017 pax and GNU's sparse files are read here.
  */
-import { isZero } from '#deltas/bytes.ts';
+
 import type { ByteSource } from '#deltas/byte-source.ts';
+import { isZero } from '#deltas/bytes.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 
@@ -56,7 +57,10 @@ export function parseNumber(field: Buffer): number | undefined {
     for (const byte of field.subarray(1)) value = value * 256 + byte;
     return Number.isSafeInteger(value) ? value : undefined;
   }
-  const text = field.toString('latin1').replace(/^ +/, '').replace(/[ \0].*$/s, '');
+  const text = field
+    .toString('latin1')
+    .replace(/^ +/, '')
+    .replace(/[ \0].*$/s, '');
   if (!/^[0-7]*$/.test(text)) return undefined;
   return text === '' ? 0 : Number.parseInt(text, 8);
 }
@@ -111,7 +115,15 @@ function readEntry(block: Buffer, type: string, size: number, pending: Pending):
   let bytes = size;
   if (type === 'S') bytes = parseNumber(block.subarray(483, 495)) ?? size;
   else if (realSize !== undefined) bytes = Number(realSize.toString('latin1'));
-  return { type, path: bytesToPath(path), linkPath: bytesToPath(link), bytes, sparse };
+  // Before ustar a folder was a file whose name ends with a slash.
+  const folder = (type === '0' || type === '\0') && path.at(-1) === 0x2f;
+  return {
+    type: folder ? '5' : type,
+    path: bytesToPath(path),
+    linkPath: bytesToPath(link),
+    bytes,
+    sparse,
+  };
 }
 
 /**
@@ -178,7 +190,7 @@ export async function* walkTar(source: ByteSource, tarBytes: number): AsyncGener
     const padBytes = (BLOCK - (length % BLOCK)) % BLOCK;
     const pad = await source.take(padBytes);
     if (pad.length === padBytes && isZero(pad)) yield { kind: 'pad' };
-    else yield { kind: 'raw', bytes: Buffer.from(pad) };
+    else if (pad.length > 0) yield { kind: 'raw', bytes: Buffer.from(pad) };
   }
 }
 

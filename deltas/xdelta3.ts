@@ -33,9 +33,9 @@ declare const WebAssembly: {
 
 interface Exports {
   memory: { readonly buffer: ArrayBuffer };
-  _initialize(): void;
-  malloc(bytes: number): number;
-  free(pointer: number): void;
+  _initialize: () => void;
+  malloc: (bytes: number) => number;
+  free: (pointer: number) => void;
   xd3_encode_memory: Call;
   xd3_decode_memory: Call;
 }

@@ -14,38 +14,44 @@ export class SimError extends Error {
 }
 
 const schema = v.strictObject({
-  /** Where `rotors` and `camera` appear; made if missing. Unix socket paths hold 107 bytes. */
+  /** Where `rotors` and `camera` appear; made if missing. */
   dir: v.pipe(
-    v.string(),
+    v.string('must name a directory'),
     v.minLength(1, 'must name a directory'),
+    // The address of a unix socket holds 107 bytes.
     v.check(
-      (dir) => Buffer.byteLength(dir) <= 90,
-      'must be at most 90 bytes long, since a socket is made in it',
+      (dir) => Buffer.byteLength(dir) <= 95,
+      'must be at most 95 bytes long, since sockets are made in it',
     ),
   ),
   /** Decides all noise and biases. */
   seed: v.optional(
     v.pipe(
       v.number('must be a number'),
-      v.integer('must be an integer'),
+      v.integer('must be a whole number'),
       v.minValue(0, 'must be at least 0'),
       v.maxValue(2 ** 32 - 1, 'must be below 2^32'),
     ),
     1,
   ),
-  camera: v.optional(v.boolean(), true),
-  /** Port of the HTTP API on 127.0.0.1; 0 lets the kernel choose. */
+  camera: v.optional(v.boolean('must be true or false'), true),
+  /** Of the HTTP API on 127.0.0.1; 0 lets the system choose. */
   port: v.optional(
     v.pipe(
       v.number('must be a number'),
-      v.integer('must be an integer'),
+      v.integer('must be a whole number'),
       v.minValue(0, 'must be at least 0'),
       v.maxValue(65_535, 'must be at most 65535'),
     ),
     0,
   ),
-  /** Ask for SCHED_FIFO, as the board stands for separate hardware; flies without, and says so. */
-  fifo: v.optional(v.boolean(), true),
+  /** Ask for SCHED_FIFO, as the board stands for separate hardware; it flies without, and says so. */
+  fifo: v.optional(v.boolean('must be true or false'), true),
+  /** For the few lines that the simulator writes to standard error. */
+  logLevel: v.optional(
+    v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent'),
+    'info',
+  ),
 });
 export type SimOptions = v.InferInput<typeof schema>;
 export type ParsedOptions = v.InferOutput<typeof schema>;

@@ -104,7 +104,7 @@ export function createApi({ fleet, store, targets, addresses, log }: ApiOptions)
   });
   api.onError((error, context) => {
     const told = asFleetError(error);
-    if (told.blame === 'hub') log.error({ error, path: context.req.path }, 'request failed');
+    if (told.blame === 'hub') log.error({ err: error, path: context.req.path }, 'request failed');
     return context.json(errorBody(told), statusOf(told));
   });
   return api;

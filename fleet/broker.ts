@@ -59,7 +59,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
         done(receive(options, client, packet));
       } catch (error) {
         // Not stored, so not acknowledged: the connection closes and the device sends it again.
-        log.error({ error, topic: packet.topic }, 'a message could not be stored');
+        log.error({ err: error, topic: packet.topic }, 'a message could not be stored');
         done(error instanceof Error ? error : new Error(String(error)));
       }
     },
@@ -71,7 +71,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
     log.info({ error: error.message }, 'mqtt connection failed');
   });
   const emitter: EventEmitter = aedes;
-  emitter.on('error', (error: unknown) => log.error({ error }, 'mqtt broker failed'));
+  emitter.on('error', (error: unknown) => log.error({ err: error }, 'mqtt broker failed'));
 
   const server = net.createServer((socket) => {
     socket.setNoDelay(true);

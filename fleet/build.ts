@@ -18,9 +18,15 @@ export interface BuildOptions {
   /** The Dockerfile's own base images, to name the missing one. */
   bases: string[];
   tag: string;
+  /** Filled with the short ids of the images that the steps made, the result among them; to be removed at the end. */
+  made: string[];
   say: Say;
   signal: AbortSignal;
 }
+
+/** What the builder says of its own images and containers, which are gone when the pusher reads it. */
+const BOOKKEEPING =
+  /^\s*$|^ ---> (?:Running in )?(?:[0-9a-f]{12})?$|^Removing intermediate container|^Successfully (?:built|tagged) /;
 
 const answerSchema = v.object({
   stream: v.optional(v.string()),
@@ -36,12 +42,22 @@ const answerSchema = v.object({
  * @throws FleetError `BUILD_FAILED`, `BASE_IMAGE_MISSING`, `DOCKERFILE_INVALID`, `ENGINE_UNREACHABLE`, `DISK_FULL`
  */
 export async function buildImage(options: BuildOptions): Promise<string> {
+  try {
+    return await build(options);
+  } finally {
+    // Whatever happened, git must not be left with a full pipe.
+    options.context.destroy();
+  }
+}
+
+async function build(options: BuildOptions): Promise<string> {
   const { engine, say, signal } = options;
   const missing = await missingImages(engine, options.bases);
   for (const image of missing)
     say(`base image ${image} is not on the hub's engine; the engine tries to pull it`);
 
   let step = '';
+  let cached = false;
   let id = '';
   let failure = '';
   let lines = 0;
@@ -65,9 +81,11 @@ export async function buildImage(options: BuildOptions): Promise<string> {
       if (answer.status !== undefined && answer.progress === undefined && answer.id === undefined)
         tell(answer.status);
       for (const line of safeLines(answer.stream ?? '')) {
-        if (line.trim() === '') continue;
         if (/^Step \d+\/\d+ : /.test(line)) step = line;
-        tell(line);
+        const [, made] = / ---> ([0-9a-f]{12})$/.exec(line) ?? [];
+        if (made && !/^Step \d+\/\d+ : FROM/i.test(step) && !cached) options.made.push(made);
+        cached = line.trim() === '---> Using cache' || (cached && line.trim() === '');
+        if (!BOOKKEEPING.test(line)) tell(line);
       }
     }
   } catch (error) {
@@ -95,7 +113,7 @@ function failed(failure: string, step: string, missing: string[]): FleetError {
   const text = safeLines(failure).join(' ').trim();
   const at = step === '' ? '' : `${step.replace(' : ', ' (')}) failed: `;
   if (/no space left on device/i.test(text)) return asFleetError(new Error(text));
-  const image = missing.find((candidate) => step.includes(candidate));
+  const image = missing.find((candidate) => step.includes(candidate)) ?? missing[0];
   if (image !== undefined && /^Step \d+\/\d+ : FROM/i.test(step)) {
     return new FleetError(
       'BASE_IMAGE_MISSING',

@@ -62,7 +62,7 @@ export async function addDeltas(options: DeltaOptions): Promise<Image> {
       }
     } catch (error) {
       signal.throwIfAborted();
-      log.warn({ error, basis: basis.image.id, target: image.id }, 'no delta');
+      log.warn({ err: error, basis: basis.image.id, target: image.id }, 'no delta');
       const [why = ''] = safeLines(error instanceof Error ? error.message : String(error));
       say(`${label}: failed, devices will fetch layers instead (${why})`);
     }
@@ -143,7 +143,7 @@ async function run(job: DeltaJob, signal: AbortSignal): Promise<DeltaResult> {
     child.send(job);
     await once(child, 'close');
     if (timeout.aborted) return { ok: false, text: `it took longer than ${durationText(LIMITS.deltaMsMax)}` };
-    return result ?? { ok: false, text: words.trim().split('\n').at(-1) || 'the encoder died' };
+    return result ?? { ok: false, text: /^.*Error.*$/m.exec(words)?.[0] ?? 'the encoder died' };
   } finally {
     stop.removeEventListener('abort', end);
     child.kill('SIGKILL');

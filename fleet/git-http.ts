@@ -29,6 +29,15 @@ export interface GitHttpOptions {
   log: BaseLogger;
 }
 
+interface Exchange {
+  request: IncomingMessage;
+  response: ServerResponse;
+  /** Decoded, `/git/…`. */
+  path: string;
+  /** As it came, without `?`. */
+  query: string;
+}
+
 export class GitHttp {
   readonly #options: GitHttpOptions;
   readonly #running = new Set<Promise<void>>();
@@ -38,8 +47,15 @@ export class GitHttp {
   }
 
   /** Answers a request under `/git/`; never throws. */
-  async handle(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
-    const work = this.#handle(request, response, url).catch((error: unknown) => refuse(response, error));
+  async handle(
+    request: IncomingMessage,
+    response: ServerResponse,
+    path: string,
+    query: string,
+  ): Promise<void> {
+    const work = this.#handle({ request, response, path, query }).catch((error: unknown) =>
+      refuse(response, error),
+    );
     this.#running.add(work);
     await work.finally(() => this.#running.delete(work));
   }
@@ -49,9 +65,10 @@ export class GitHttp {
     await Promise.all(this.#running);
   }
 
-  async #handle(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+  async #handle(exchange: Exchange): Promise<void> {
+    const { request, path } = exchange;
     const { repositories, pushes } = this.#options;
-    const [, app, endpoint] = PATH.exec(decodeURIComponent(url.pathname)) ?? [];
+    const [, app, endpoint] = PATH.exec(path) ?? [];
     if (app === undefined || endpoint === undefined) {
       throw new FleetError(
         'NOT_FOUND',
@@ -70,7 +87,7 @@ export class GitHttp {
         'use git to talk to this address',
       );
     }
-    const service = advertises ? url.searchParams.get('service') : endpoint;
+    const service = advertises ? new URLSearchParams(exchange.query).get('service') : endpoint;
     if (service === 'git-receive-pack') {
       await repositories.ensure(app);
       if (advertises) await pushes.reconcile(app);
@@ -83,7 +100,7 @@ export class GitHttp {
     }
 
     if (endpoint !== 'git-receive-pack') {
-      await this.#run(request, response, url, {}, undefined);
+      await this.#run(exchange, {}, undefined);
       return;
     }
     const token = randomBytes(32).toString('hex');
@@ -96,25 +113,20 @@ export class GitHttp {
       NODE_NO_WARNINGS: '1',
     };
     try {
-      await this.#run(request, response, url, environment, session);
+      await this.#run(exchange, environment, session);
     } finally {
       await pushes.end(session);
     }
   }
 
   /** Runs http-backend for one request, both ways at once, to its end. */
-  async #run(
-    request: IncomingMessage,
-    response: ServerResponse,
-    url: URL,
-    extra: NodeJS.ProcessEnv,
-    session: PushSession | undefined,
-  ): Promise<void> {
+  async #run(exchange: Exchange, extra: NodeJS.ProcessEnv, session: PushSession | undefined): Promise<void> {
+    const { request, response, path } = exchange;
     const child = spawn('git', ['http-backend'], {
       // A group of its own, so that git's helpers and the hook end with it.
       detached: true,
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { ...GIT_ENVIRONMENT, ...this.#cgi(request, url), ...extra },
+      env: { ...GIT_ENVIRONMENT, ...this.#cgi(exchange), ...extra },
     });
     const ended = new Promise<void>((resolve, reject) => {
       child.once('error', reject);
@@ -122,7 +134,7 @@ export class GitHttp {
     });
     child.stderr.setEncoding('utf8');
     child.stderr.on('data', (words: string) =>
-      this.#options.log.warn({ path: url.pathname, words: words.slice(0, 2_000) }, 'git http-backend said'),
+      this.#options.log.warn({ path, words: words.slice(0, 2_000) }, 'git http-backend said'),
     );
 
     let grace: NodeJS.Timeout | undefined;
@@ -160,15 +172,15 @@ export class GitHttp {
     }
   }
 
-  #cgi(request: IncomingMessage, url: URL): NodeJS.ProcessEnv {
+  #cgi({ request, path, query }: Exchange): NodeJS.ProcessEnv {
     const headers = request.headers;
     return {
       GATEWAY_INTERFACE: 'CGI/1.1',
       SERVER_PROTOCOL: 'HTTP/1.1',
       GIT_PROJECT_ROOT: this.#options.repositories.directory,
       GIT_HTTP_EXPORT_ALL: '1',
-      PATH_INFO: decodeURIComponent(url.pathname).slice('/git'.length),
-      QUERY_STRING: url.search.slice(1),
+      PATH_INFO: path.slice('/git'.length),
+      QUERY_STRING: query,
       REQUEST_METHOD: request.method ?? 'GET',
       REMOTE_ADDR: request.socket.remoteAddress ?? '',
       REMOTE_USER: 'pusher',

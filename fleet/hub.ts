@@ -88,7 +88,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
       onDevice: (device) => {
         targets
           .publishTo(device)
-          .catch((error: unknown) => log.error({ error, device }, 'target not published'));
+          .catch((error: unknown) => log.error({ err: error, device }, 'target not published'));
       },
     });
     undo.push(() => broker?.close());
@@ -124,7 +124,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     const server = createServer((request, response) => {
       route({ request, response, git, pushes, blobs, api }).catch((error: unknown) => {
         const told = asFleetError(error);
-        if (told.blame === 'hub') log.error({ error, path: request.url }, 'request failed');
+        if (told.blame === 'hub') log.error({ err: error, path: request.url }, 'request failed');
         if (response.headersSent) response.destroy();
         else response.writeHead(statusOf(told), JSON_TYPE).end(JSON.stringify(errorBody(told)));
       });
@@ -169,11 +169,13 @@ const JSON_TYPE = { 'content-type': 'application/json; charset=utf-8' };
 /** Streams (git, the hook, blobs) are served as streams; the rest is the API's. */
 async function route({ request, response, git, pushes, blobs, api }: Routing): Promise<void> {
   const url = URL.parse(request.url ?? '/', 'http://hub');
-  if (!url) throw new FleetError('BAD_REQUEST', 'not an address', 'correct the request');
-  if (url.pathname.startsWith('/git/')) return git.handle(request, response, url);
-  const [, digest] = /^\/v1\/blobs\/([^/]+)$/.exec(url.pathname) ?? [];
-  if (digest !== undefined) return serveBlob(blobs, decodeURIComponent(digest), request, response);
-  const [, hook] = /^\/hook\/(pre-receive|post-receive)$/.exec(url.pathname) ?? [];
+  const path = url ? decoded(url.pathname) : undefined;
+  if (!url || path === undefined)
+    throw new FleetError('BAD_REQUEST', 'not an address', 'correct the request');
+  if (path.startsWith('/git/')) return git.handle(request, response, path, url.search.slice(1));
+  const [, digest] = /^\/v1\/blobs\/(.+)$/.exec(path) ?? [];
+  if (digest !== undefined) return serveBlob(blobs, digest, request, response);
+  const [, hook] = /^\/hook\/(pre-receive|post-receive)$/.exec(path) ?? [];
   if (hook !== undefined) return serveHook(pushes, hook as HookName, request, response);
   return api(request, response);
 }
@@ -195,6 +197,14 @@ async function serveHook(pushes: Pushes, name: HookName, request: IncomingMessag
   const exit = await pushes.hook(token, name, parseJson(body), (line) => write({ line }));
   write({ exit });
   response.end();
+}
+
+function decoded(path: string): string | undefined {
+  try {
+    return decodeURIComponent(path);
+  } catch {
+    return undefined;
+  }
 }
 
 function parseJson(text: string): unknown {

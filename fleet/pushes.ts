@@ -88,7 +88,7 @@ export class Pushes {
     try {
       if (session.pending) await this.#settle(session.pending.release, session.pending.ref, true);
     } catch (error) {
-      this.#options.log.error({ error, app: session.app }, 'a push could not be settled');
+      this.#options.log.error({ err: error, app: session.app }, 'a push could not be settled');
     } finally {
       session.endTurn();
     }
@@ -208,7 +208,7 @@ export class Pushes {
         ? new FleetError('PUSH_CANCELLED', 'the hub is stopping', 'push again when it runs')
         : asFleetError(error);
     const { log, store } = this.#options;
-    log[told.blame === 'hub' ? 'error' : 'info']({ app, code: told.code, error }, 'push refused');
+    log[told.blame === 'hub' ? 'error' : 'info']({ app, code: told.code, err: error }, 'push refused');
     const kept = store.target().release;
     for (const line of safeLines(`error ${told.code}: ${told.message}`)) say(line);
     for (const line of safeLines(`  next: ${told.next}`)) say(line);

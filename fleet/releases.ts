@@ -58,6 +58,7 @@ export const releaseMaker =
     const ignored = ignores ? await repositories.file(app, commit, '.dockerignore', source) : null;
 
     const tag = `${buildTagPrefix(store)}/${randomBytes(8).toString('hex')}:build`;
+    const made: string[] = [];
     try {
       const inTime = AbortSignal.timeout(LIMITS.buildMsMax);
       const imageId = await buildImage({
@@ -74,6 +75,7 @@ export const releaseMaker =
         dockerfile: choice.name,
         bases: baseImages(dockerfile),
         tag,
+        made,
         say,
         signal: AbortSignal.any([signal, inTime]),
       }).catch((error: unknown) => {
@@ -105,6 +107,8 @@ export const releaseMaker =
       } satisfies Release;
     } finally {
       await removeImage(engine, tag, log);
+      // Stages that are not part of the result, and the steps of a build that failed, the last one first.
+      for (const step of made.reverse()) await removeUnnamed(engine, step, log);
     }
   };
 
@@ -137,13 +141,29 @@ async function rootFile(
 /** Names what this hub built on an engine that it may share with other hubs, and with a device. */
 const buildTagPrefix = (store: Store) => `midair-build-${store.hubId}`;
 
-/** Takes the hub's name off the image: the engine deletes it, unless somebody else (a device's agent) uses it. */
-async function removeImage(engine: Docker, tag: string, log: BaseLogger): Promise<void> {
+/**
+ * Removes what a build step made, unless it has a name. The ids come from the build's output, in which a program
+ * that the build runs can write what it likes: a named image is somebody's, so it is not touched.
+ */
+async function removeUnnamed(engine: Docker, id: string, log: BaseLogger): Promise<void> {
+  const image = await engine
+    .getImage(id)
+    .inspect()
+    .catch(() => undefined);
+  const names = [...(image?.RepoTags ?? []), ...(image?.RepoDigests ?? [])];
+  if (image && names.length === 0) await removeImage(engine, id, log);
+}
+
+/**
+ * Takes the hub's name off an image: the engine deletes it and what it alone was made of, unless somebody else (a
+ * device's agent) uses it.
+ */
+async function removeImage(engine: Docker, name: string, log: BaseLogger): Promise<void> {
   try {
-    await engine.getImage(tag).remove();
+    await engine.getImage(name).remove();
   } catch (error) {
-    if ((error as { statusCode?: number }).statusCode !== 404)
-      log.warn({ error, tag }, 'a built image stays on the engine');
+    const { statusCode } = error as { statusCode?: number };
+    if (statusCode !== 404) log.warn({ err: error, name }, 'a built image stays on the engine');
   }
 }
 
@@ -157,7 +177,7 @@ export async function removeLeftBuilds(engine: Docker, store: Store, log: BaseLo
       }
     }
   } catch (error) {
-    log.warn({ error }, 'the engine does not answer; the hub serves, builds will fail until it does');
+    log.warn({ err: error }, 'the engine does not answer; the hub serves, builds will fail until it does');
   }
 }
 

@@ -16,6 +16,8 @@ export const BOUNDS = {
   reconnectMs: 200,
   /** SHADOW follows its OFFER at once, and does not come at a first start. */
   mirrorWaitMs: 100,
+  /** Low among the real-time priorities: above ordinary work, below the kernel's own threads. */
+  fifoPriority: 10,
   /** Lines of one GRANT: 64 x 250 descriptors is beyond what one process may open. */
   grantLinesMax: 64,
   /** Payload of one RELEASED line; the rest of `LIMITS.lineBytesMax` is its envelope. */
@@ -39,6 +41,8 @@ export const BOUNDS = {
 
   /** Beyond it a slow client's unsent bytes stay behind: its connection is closed with 1012. */
   websocketFlushMsMax: 50,
+  /** For its close frame to go out behind them. */
+  websocketCloseMsMax: 2_000,
   /** Bytes of a half received message; in base64 beside its envelope it must fit in a line. */
   websocketHeadBytesMax: 128 * 1024,
   /** Connections handled in one turn of the event loop: the prior still flies then. */

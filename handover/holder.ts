@@ -30,6 +30,11 @@ export interface Holder<P extends JsonObject = JsonObject> {
   release(deadlineMs: number): Promise<Released<P>>;
   /** Takes it. Resolves once it was used as the owner (rotors: once the first command is written). */
   grant(grant: Grant<P>): Promise<void>;
+  /**
+   * It is ours already, and was granted anew under a higher epoch (after the agent's own death): go on as before.
+   * Resolves as `grant` does. Without it the SDK answers at once.
+   */
+  renew?(epoch: number): Promise<void>;
   /** Closes every copy of its descriptors. Also ends a `grant` that has not resolved. Idempotent. */
   drop(): void;
   /** For HELLO after the agent came back: what it holds, one descriptor named as the resource. */

@@ -4,7 +4,8 @@
  * Invariants
  * - Descriptors ride with the first byte of their line, in a sendmsg that holds bytes of that line only. The
  *   kernel may put plain lines before such bytes into one read, but ends the read after them; so descriptors
- *   belong to the last line that begins in the read which delivered them. Anything else is WRONG_DESCRIPTORS.
+ *   belong to the last line that begins in the read which delivered them; if none begins in it, or the line names
+ *   others, that is WRONG_DESCRIPTORS.
  * - Each received descriptor is either in the map given to `onMessage`, which then owns it, or closed.
  * - Descriptors given to `send` stay the caller's; what must wait is duplicated first.
  * - The receive path is synchronous from the poll to `onMessage`.

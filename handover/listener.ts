@@ -22,8 +22,8 @@ export class Listener implements Holder {
   #fd: number | undefined;
   #watcher: Watcher | undefined;
   #retry: NodeJS.Timeout | undefined;
-  /** Accepted and not upgraded, with the number of its requests under way. */
-  readonly #sockets = new Map<Socket, number>();
+  /** Accepted and not upgraded, with its requests under way and whether it ever had one. */
+  readonly #sockets = new Map<Socket, { pending: number; used: boolean }>();
 
   /** @param server not listening; its own `listen` and `close` are not used */
   constructor(server: Server) {
@@ -48,6 +48,8 @@ export class Listener implements Holder {
     this.#watcher?.close();
     const watcher = native.watch(fd, READABLE, () => this.#accept(fd, watcher));
     this.#watcher = watcher;
+    // Makes the server watch its timeouts (headers, requests), as its own `listen` would.
+    this.#server.emit('listening');
     return Promise.resolve();
   }
 
@@ -56,7 +58,8 @@ export class Listener implements Holder {
       return Promise.reject(new HolderError('NOT_OWNER', 'the listening socket is not ours'));
     }
     this.#stop();
-    for (const [socket, requests] of this.#sockets) if (requests === 0) socket.end();
+    // One that was accepted a moment ago may have its first request on the way: it is answered first.
+    for (const [socket, { pending, used }] of this.#sockets) if (used && pending === 0) socket.end();
     return Promise.resolve({ payload: {} });
   }
 
@@ -90,22 +93,21 @@ export class Listener implements Holder {
       if (accepted === AGAIN) return;
       const socket = new Socket({ fd: accepted, allowHalfOpen: true, readable: true, writable: true });
       socket.setNoDelay(true);
-      this.#sockets.set(socket, 0);
+      this.#sockets.set(socket, { pending: 0, used: false });
       socket.once('close', () => this.#sockets.delete(socket));
       this.#server.emit('connection', socket);
     }
   }
 
-  #count(request: IncomingMessage, response: ServerResponse): void {
-    const { socket } = request;
-    const requests = this.#sockets.get(socket);
-    if (requests === undefined) return;
-    this.#sockets.set(socket, requests + 1);
+  #count({ socket }: IncomingMessage, response: ServerResponse): void {
+    const use = this.#sockets.get(socket);
+    if (use === undefined) return;
+    use.pending += 1;
+    use.used = true;
     if (!this.owns) response.shouldKeepAlive = false;
     response.once('close', () => {
-      const left = (this.#sockets.get(socket) ?? 1) - 1;
-      if (this.#sockets.has(socket)) this.#sockets.set(socket, left);
-      if (left === 0 && !this.owns) socket.end();
+      use.pending -= 1;
+      if (use.pending === 0 && !this.owns) socket.end();
     });
   }
 }

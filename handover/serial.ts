@@ -57,6 +57,7 @@ export class SerialLink implements Holder<RotorsPayload> {
   #commandEnd = 0;
   readonly #commandWaiters = new Set<Waiter>();
   #lastWriteUs = 0;
+  #epoch = 0;
   #lastReadUs = 0;
 
   constructor(options: SerialLinkOptions) {
@@ -77,6 +78,10 @@ export class SerialLink implements Holder<RotorsPayload> {
   /** The port while it is ours. Write with {@link write}. */
   get port(): SerialPort | undefined {
     return this.#port;
+  }
+  /** Under which the rotors are ours; written into each command, so that the flight controller can refuse an old one. */
+  get epoch(): number {
+    return this.#epoch;
   }
   get mirrorDropped(): number {
     return this.#source?.dropped ?? 0;
@@ -106,6 +111,7 @@ export class SerialLink implements Holder<RotorsPayload> {
     if (fd !== this.#fd) this.drop();
     this.#fd = fd;
     const payload = grant.payload === null ? null : v.parse(payloadSchema, grant.payload);
+    this.#epoch = grant.epoch;
     this.#options.resume(payload as RotorsPayload | null, grant);
     if (payload !== null) this.#lastWriteUs = payload.lastWriteUs;
     this.#openPort(fd);
@@ -133,6 +139,11 @@ export class SerialLink implements Holder<RotorsPayload> {
     this.#source?.close();
     this.#source = undefined;
     return { payload };
+  }
+
+  renew(epoch: number): Promise<void> {
+    this.#epoch = epoch;
+    return this.#nextCommand();
   }
 
   mirror(fd: number): void {

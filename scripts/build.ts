@@ -1,6 +1,8 @@
-/** `npm run build`: the published package in dist/. */
+/** `npm run build [-- --image]`: the published package in dist/; with `--image` its dependencies too (Dockerfile.template). */
 import { join } from 'node:path';
-import { buildPackage } from '#cli/build.ts';
+import { addDependencies, buildPackage } from '#cli/build.ts';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 
-buildPackage(join(PACKAGE_ROOT, 'dist'));
+const directory = join(PACKAGE_ROOT, 'dist');
+buildPackage(directory);
+if (process.argv.includes('--image')) addDependencies(directory);

@@ -6,7 +6,6 @@ import { dirname, join } from 'node:path';
 import type Docker from 'dockerode';
 import { connectAsync, type MqttClient } from 'mqtt';
 import { pino } from 'pino';
-import { expect } from 'vitest';
 import { type Hub, startHub } from '#fleet/hub.ts';
 import { engineAt } from '#fleet/main.ts';
 import { type Current, type Target, topic } from '#fleet/protocol.ts';
@@ -17,7 +16,8 @@ export const LOOPBACK = { host: '127.0.0.1', port: 0 };
 /** The engine for tests that build. */
 export function testEngine(): Docker {
   const address = process.env.MIDAIR_TEST_ENGINE ?? process.env.DOCKER_HOST;
-  if (!address) throw new Error('no engine: set MIDAIR_TEST_ENGINE=unix:///… or run npm test, which starts one');
+  if (!address)
+    throw new Error('no engine: set MIDAIR_TEST_ENGINE=unix:///… or run npm test, which starts one');
   return engineAt(address);
 }
 
@@ -60,7 +60,10 @@ export async function testHub(
   fleet = FLEET,
 ): Promise<TestHub> {
   const logged: LogLine[] = [];
-  const log = pino({ level: 'debug' }, { write: (line: string) => void logged.push(JSON.parse(line) as LogLine) });
+  const log = pino(
+    { level: 'debug' },
+    { write: (line: string) => void logged.push(JSON.parse(line) as LogLine) },
+  );
   const place = directory ?? (await temporaryDirectory(cleanup));
   const hub = await startHub({ directory: place, http: LOOPBACK, mqtt: LOOPBACK, engine, fleet, log });
   cleanup.add(() => hub.close());
@@ -120,7 +123,8 @@ export class Checkout {
       else await writeFile(path, content);
     }
     await this.git('add', '--all');
-    expect(await this.git('commit', '--quiet', '--allow-empty', '-m', subject)).toMatchObject({ status: 0 });
+    const committed = await this.git('commit', '--quiet', '--allow-empty', '-m', subject);
+    if (committed.status !== 0) throw new Error(committed.text);
     return (await this.git('rev-parse', 'HEAD')).text.trim();
   }
 
@@ -129,8 +133,13 @@ export class Checkout {
   }
 
   /** A push whose output can be watched while it goes on. */
-  startPush(...args: string[]): { text: () => string; done: Promise<Ran>; pid: number; stop: () => void } {
-    const child = spawn('git', ['push', '--progress', 'hub', ...args], { cwd: this.directory, env: GIT_ENVIRONMENT });
+  startPush(...args: string[]): { text: () => string; done: Promise<Ran>; stop: () => void } {
+    const child = spawn('git', ['push', '--progress', 'hub', ...args], {
+      cwd: this.directory,
+      env: GIT_ENVIRONMENT,
+      // A group of its own, as a terminal makes for what a person starts.
+      detached: true,
+    });
     let text = '';
     for (const output of [child.stdout, child.stderr]) {
       output.setEncoding('utf8').on('data', (chunk: string) => {
@@ -140,7 +149,7 @@ export class Checkout {
     const done = new Promise<Ran>((resolve) => {
       child.on('close', (status) => resolve({ status: status ?? -1, text }));
     });
-    return { text: () => text, done, pid: child.pid ?? 0, stop: () => void child.kill('SIGINT') };
+    return { text: () => text, done, stop: () => process.kill(-(child.pid ?? 0), 'SIGINT') };
   }
 }
 
@@ -194,7 +203,10 @@ export class Device {
     return device;
   }
 
-  async say(channel: 'presence' | 'current' | 'event' | 'telemetry', payload: string | Buffer): Promise<void> {
+  async say(
+    channel: 'presence' | 'current' | 'event' | 'telemetry',
+    payload: string | Buffer,
+  ): Promise<void> {
     await this.client.publishAsync(topic(FLEET, this.name, channel), payload, {
       qos: 1,
       retain: channel === 'presence' || channel === 'current',
@@ -227,7 +239,7 @@ export const currentState = (state: Partial<Current>): Current => ({
 
 export async function getJson<T = Record<string, unknown>>(url: string): Promise<T> {
   const response = await fetch(url);
-  expect(response.status).toBe(200);
+  if (response.status !== 200) throw new Error(`${url} answered ${response.status}`);
   return (await response.json()) as T;
 }
 

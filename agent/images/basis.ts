@@ -6,11 +6,11 @@
  * streaming export of a container that is made for it and never started (export.ts).
  */
 import type Docker from 'dockerode';
-import type { Basis } from '#deltas/index.ts';
 import { engineError } from '#agent/images/errors.ts';
 import { exportBasis } from '#agent/images/export.ts';
 import { ask, short } from '#agent/images/inventory.ts';
 import { overlayBasis } from '#agent/images/overlay.ts';
+import type { Basis } from '#deltas/index.ts';
 
 export interface OpenBasis extends Basis {
   how: 'overlay' | 'export';
@@ -20,8 +20,9 @@ export interface OpenBasis extends Basis {
 export interface BasisOptions {
   docker: Docker;
   imageId: string;
-  /** Paths that will be asked for (no leading slash), as the delta lists them. */
-  paths: () => Promise<Iterable<string>>;
+  /** Paths that will be asked for, as the delta says; it may need the basis's listing to say so. */
+  paths: (listing: Pick<Basis, 'list'>) => Promise<Iterable<string>>;
+  needsList: boolean;
   /** Where an export may spool; emptied by `close`. */
   directory: string;
   /** Label of the container to export, so that a killed process's one is found again. */
@@ -35,12 +36,17 @@ export interface BasisOptions {
 export async function openBasis(options: BasisOptions): Promise<OpenBasis> {
   const { docker, imageId, how, signal } = options;
   if (how !== 'export') {
-    const image = await ask(`inspecting image ${short(imageId)}`, () => docker.getImage(imageId).inspect(), { signal });
+    const image = await ask(`inspecting image ${short(imageId)}`, () => docker.getImage(imageId).inspect(), {
+      signal,
+    });
     const { DockerRootDir } = await ask('asking the engine about itself', () => docker.info(), { signal });
     const overlay = await overlayBasis(image, String(DockerRootDir));
     if (overlay) return overlay;
     if (how === 'overlay') {
-      throw engineError(new Error('its layer directories cannot be seen from here'), `reading ${short(imageId)}`);
+      throw engineError(
+        new Error('its layer directories cannot be seen from here'),
+        `reading ${short(imageId)}`,
+      );
     }
   }
   return exportBasis(options);

@@ -45,7 +45,8 @@ export class ImageError extends Error {
 export const errnoOf = (error: unknown): string | undefined =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 
-export const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error)).trim();
+export const textOf = (error: unknown): string =>
+  (error instanceof Error ? error.message : String(error)).trim();
 
 /** A failed file operation as ImageError: `DISK_FULL` for a full disk or quota, else `DISK`. */
 export function diskError(error: unknown, doing: string): ImageError {
@@ -58,9 +59,13 @@ export function diskError(error: unknown, doing: string): ImageError {
       { cause: error },
     );
   }
-  return new ImageError('DISK', `${doing} failed (${textOf(error)}); check the device's storage, then retry`, {
-    cause: error,
-  });
+  return new ImageError(
+    'DISK',
+    `${doing} failed (${textOf(error)}); check the device's storage, then retry`,
+    {
+      cause: error,
+    },
+  );
 }
 
 /** A failed call to the engine as ImageError `ENGINE`, or `DISK_FULL` when that is the engine's own reason. */
@@ -84,6 +89,10 @@ export function engineError(error: unknown, doing: string): ImageError {
 }
 
 export const aborted = (signal: AbortSignal): ImageError =>
-  new ImageError('ABORTED', 'the installation was called off; what was fetched is kept for the next attempt', {
-    cause: signal.reason,
-  });
+  new ImageError(
+    'ABORTED',
+    'the installation was called off; what was fetched is kept for the next attempt',
+    {
+      cause: signal.reason,
+    },
+  );

@@ -4,23 +4,20 @@
  * Invariant: the container is removed again, also on failure and by the next start of the agent (its label); of
  * the stream only the files that the delta names reach the disk, one behind the other in one spool file.
  *
- * The engine lays its own empty files over a few paths of every container (INIT_PATHS); the image's content there
- * cannot be had this way, so they read as absent and such a delta gives way to whole layers.
+ * The engine lays files of its own over a few paths of every container (/etc/hosts and the like); deltas never
+ * refer to those.
  */
 import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import type Docker from 'dockerode';
-import { extract } from 'tar-stream';
+import { extract, type Header } from 'tar-stream';
 import type { BasisOptions, OpenBasis } from '#agent/images/basis.ts';
-import { diskError, ImageError } from '#agent/images/errors.ts';
-import { openFile } from '#agent/images/files.ts';
+import { aborted, diskError } from '#agent/images/errors.ts';
 import { ask, short, statusOf } from '#agent/images/inventory.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-
-/** moby daemon/initlayer. */
-const INIT_PATHS = ['.dockerenv', 'dev/console', 'etc/hostname', 'etc/hosts', 'etc/mtab', 'etc/resolv.conf'];
+import { DeltaError, fileAccess, type ListedFile } from '#deltas/index.ts';
 
 interface Spooled {
   offset: number;
@@ -29,38 +26,44 @@ interface Spooled {
 
 /** @throws ImageError `ENGINE`, `DISK_FULL`, `DISK`, `ABORTED` */
 export async function exportBasis(options: BasisOptions): Promise<OpenBasis> {
-  const { directory } = options;
-  const wanted = new Set<string>();
-  for (const path of await options.paths()) {
-    if (wanted.size >= LIMITS.basisPathsMax) throw new RangeError(`a delta names over ${wanted.size} basis files`);
-    if (!INIT_PATHS.includes(path)) wanted.add(path);
-  }
+  const { directory, needsList, paths, signal } = options;
   const path = join(directory, 'basis');
   const spooled = new Map<string, Spooled>();
+  let files: ListedFile[] = [];
   let spool: FileHandle | undefined;
   try {
     await mkdir(directory, { recursive: true });
-    spool = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
-    if (wanted.size > 0) {
-      await withContainer(options, async (container) => {
-        const links = await pass(container, wanted, spooled, spool as FileHandle, options.signal);
-        if (links.size === 0) return;
-        // A hard link's content comes under the name that the walk met first: ask once more, for those.
-        await pass(container, new Set(links.values()), spooled, spool as FileHandle, options.signal);
-        for (const [link, target] of links) {
-          const found = spooled.get(target);
-          if (found) spooled.set(link, found);
-        }
-      });
-    }
+    spool = await open(
+      path,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW,
+      0o600,
+    );
+    const file = spool;
+    await withContainer(options, async (container) => {
+      if (needsList) files = await listing(container, signal);
+      const wanted = new Set(await paths({ list: () => files }));
+      if (wanted.size > LIMITS.basisFilesMax)
+        throw new RangeError(`a delta names ${wanted.size} basis files`);
+      if (wanted.size === 0) return;
+      const links = await fill(container, wanted, spooled, file, signal);
+      if (links.size === 0) return;
+      // A hard link's content comes under the name that the walk met first: ask once more, for those.
+      await fill(container, new Set(links.values()), spooled, file, signal);
+      for (const [link, target] of links) {
+        const found = spooled.get(target);
+        if (found) spooled.set(link, found);
+      }
+    });
   } catch (error) {
     await rm(path, { force: true });
-    throw diskError(error, `spooling files of image ${short(options.imageId)}`);
+    throw error instanceof DeltaError
+      ? error
+      : diskError(error, `spooling files of image ${short(options.imageId)}`);
   } finally {
     await spool?.close();
   }
 
-  const file = await openFile(path);
+  const file = await fileAccess(path);
   return {
     how: 'export',
     async open(name) {
@@ -72,6 +75,7 @@ export async function exportBasis(options: BasisOptions): Promise<OpenBasis> {
           file.read(found.offset + offset, Math.max(0, Math.min(length, found.size - offset))),
       };
     },
+    ...(needsList && { list: () => files }),
     async close() {
       await file.close();
       await rm(path, { force: true });
@@ -115,8 +119,19 @@ export async function removeContainer(container: Docker.Container): Promise<void
   });
 }
 
+/** All regular files by name, hard links with the length of what they share. */
+async function listing(container: Docker.Container, signal: AbortSignal): Promise<ListedFile[]> {
+  const sizes = new Map<string, number>();
+  await eachEntry(container, signal, async ({ name, type, linkname, size = 0 }) => {
+    if (sizes.size >= LIMITS.basisFilesMax) throw new RangeError(`the basis has over ${sizes.size} files`);
+    if (type === 'file') sizes.set(plain(name), size);
+    if (type === 'link' && linkname) sizes.set(plain(name), sizes.get(plain(linkname)) ?? 0);
+  });
+  return [...sizes].map(([path, size]) => ({ path, size }));
+}
+
 /** One export: spools what is wanted. @returns wanted names that are hard links, by the name of their content */
-async function pass(
+async function fill(
   container: Docker.Container,
   wanted: ReadonlySet<string>,
   spooled: Map<string, Spooled>,
@@ -125,6 +140,27 @@ async function pass(
 ): Promise<Map<string, string>> {
   const links = new Map<string, string>();
   let end = [...spooled.values()].reduce((sum, { size }) => sum + size, 0);
+  await eachEntry(container, signal, async ({ name, type, linkname }, content) => {
+    const path = plain(name);
+    if (!wanted.has(path)) return;
+    if (type === 'link' && linkname) links.set(path, plain(linkname));
+    if (type !== 'file' || spooled.has(path)) return;
+    const offset = end;
+    for await (const chunk of content) {
+      await spool.appendFile(chunk);
+      end += chunk.byteLength;
+    }
+    spooled.set(path, { offset, size: end - offset });
+  });
+  return links;
+}
+
+/** Streams one export; content that `visit` does not read is passed over. */
+async function eachEntry(
+  container: Docker.Container,
+  signal: AbortSignal,
+  visit: (header: Header, content: AsyncIterable<Uint8Array>) => Promise<void>,
+): Promise<void> {
   const stream = (await ask('exporting a container', () => container.export(), { signal })) as Readable;
   const stall = new AbortController();
   const timer = setTimeout(() => stall.abort(), LIMITS.pullStallMsMax);
@@ -138,29 +174,17 @@ async function pass(
   stream.pipe(tar);
   try {
     for await (const entry of tar) {
-      const { name, type, linkname } = entry.header;
-      const path = plain(name);
-      if (type === 'link' && linkname && wanted.has(path)) links.set(path, plain(linkname));
-      if (type === 'file' && wanted.has(path) && !spooled.has(path)) {
-        const offset = end;
-        for await (const chunk of entry) {
-          await spool.appendFile(chunk as Buffer);
-          end += (chunk as Buffer).length;
-        }
-        spooled.set(path, { offset, size: end - offset });
-      } else {
-        entry.resume();
-      }
+      await visit(entry.header, entry as AsyncIterable<Uint8Array>);
+      entry.resume();
     }
   } catch (error) {
-    if (signal.aborted) throw new ImageError('ABORTED', 'the installation was called off', { cause: error });
+    if (signal.aborted) throw aborted(signal);
     throw error;
   } finally {
     clearTimeout(timer);
     either.removeEventListener('abort', cancel);
     stream.destroy();
   }
-  return links;
 }
 
 const plain = (name: string): string => name.replace(/^\.?\//, '').replace(/\/$/, '');

@@ -27,8 +27,7 @@ export interface FetchOptions {
 export const blobPath = (directory: string, digest: string): string =>
   join(directory, digest.replace('sha256:', ''));
 
-const sizeOf = async (path: string): Promise<number> =>
-  (await stat(path).catch(() => undefined))?.size ?? 0;
+const sizeOf = async (path: string): Promise<number> => (await stat(path).catch(() => undefined))?.size ?? 0;
 
 /** Bytes of a blob that need not be fetched any more. */
 export async function bytesOnDisk(directory: string, blob: Blob): Promise<number> {
@@ -123,13 +122,16 @@ async function receive(blob: Blob, part: Part, options: FetchOptions): Promise<O
   try {
     if (part.bytes > blob.bytes) await part.restart();
     if (part.bytes < blob.bytes) {
-      const response = await options.system.fetch(new URL(`v1/blobs/${blob.digest}`, slashed(options.hubUrl)), {
-        headers: {
-          'accept-encoding': 'identity',
-          ...(part.bytes > 0 && { range: `bytes=${part.bytes}-` }),
+      const response = await options.system.fetch(
+        new URL(`v1/blobs/${blob.digest}`, slashed(options.hubUrl)),
+        {
+          headers: {
+            'accept-encoding': 'identity',
+            ...(part.bytes > 0 && { range: `bytes=${part.bytes}-` }),
+          },
+          signal: AbortSignal.any([options.signal, idle.signal]),
         },
-        signal: AbortSignal.any([options.signal, idle.signal]),
-      });
+      );
       const refusal = await judge(response, blob, part);
       if (refusal) {
         await response.body?.cancel();
@@ -170,7 +172,8 @@ async function judge(
     // RFC 9110 §14.4: what it says it sends counts, not what was asked for.
     const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(response.headers.get('content-range') ?? '');
     if (Number(range?.[1]) !== part.bytes) return { end: 'corrupt', text: 'another range than asked for' };
-    if (range?.[2] !== '*' && Number(range?.[2]) !== blob.bytes) return { end: 'corrupt', text: `${range?.[2]} bytes` };
+    if (range?.[2] !== '*' && Number(range?.[2]) !== blob.bytes)
+      return { end: 'corrupt', text: `${range?.[2]} bytes` };
     return undefined;
   }
   if (status === 200) {
@@ -235,7 +238,12 @@ class Part {
   async append(chunk: Uint8Array): Promise<void> {
     try {
       for (let done = 0; done < chunk.byteLength; ) {
-        const { bytesWritten } = await this.#file.write(chunk, done, chunk.byteLength - done, this.bytes + done);
+        const { bytesWritten } = await this.#file.write(
+          chunk,
+          done,
+          chunk.byteLength - done,
+          this.bytes + done,
+        );
         done += bytesWritten;
       }
     } catch (error) {

@@ -17,7 +17,7 @@ import { type Held, type Plan, plans } from '#agent/images/plan.ts';
 import { pullImage } from '#agent/images/pull.ts';
 import { openLayers } from '#agent/images/sources.ts';
 import { checkSpace } from '#agent/images/space.ts';
-import { type System, system as realSystem } from '#agent/images/system.ts';
+import { system as realSystem, type System } from '#agent/images/system.ts';
 import type { Blob, Image } from '#fleet/protocol.ts';
 
 /** `bytes`: what came over the network for it, in this call. */
@@ -113,10 +113,18 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     };
     if (await inventory.has(image.id)) return done({ as: 'nothing', bytes: 0 });
 
-    await keepDownloads([image.config, ...image.layers.map(({ blob }) => blob), ...image.deltas.map(({ blob }) => blob)]);
+    await keepDownloads([
+      image.config,
+      ...image.layers.map(({ blob }) => blob),
+      ...image.deltas.map(({ blob }) => blob),
+    ]);
     const held = await inventory.held(signal);
     const onDisk = new Map<string, number>();
-    for (const blob of [image.config, ...image.layers.map((each) => each.blob), ...image.deltas.map((each) => each.blob)]) {
+    for (const blob of [
+      image.config,
+      ...image.layers.map((each) => each.blob),
+      ...image.deltas.map((each) => each.blob),
+    ]) {
       onDisk.set(blob.digest, await bytesOnDisk(downloads, blob));
     }
     let receivedBytes = 0;
@@ -156,12 +164,16 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     const { signal } = how;
     await checkSpace({ system, plan, downloads, engineRoot });
     const fetchOne = (blob: Blob, onProgress?: (haveBytes: number) => void) =>
-      fetchBlob(blob, { hubUrl, directory: downloads, system, signal, ...(onProgress && { onProgress }) }).then(
-        (fetched) => {
-          onReceived(fetched.receivedBytes);
-          return fetched.path;
-        },
-      );
+      fetchBlob(blob, {
+        hubUrl,
+        directory: downloads,
+        system,
+        signal,
+        ...(onProgress && { onProgress }),
+      }).then((fetched) => {
+        onReceived(fetched.receivedBytes);
+        return fetched.path;
+      });
     if (image.config.bytes > LIMITS.configBytesMax) {
       throw new ImageError('WRONG_IMAGE', `a config of ${image.config.bytes} bytes is none; push again`);
     }
@@ -210,7 +222,8 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     const keep = new Set(blobs.map(({ digest }) => digest.replace('sha256:', '')));
     try {
       for (const name of await readdir(downloads).catch(() => [])) {
-        if (!keep.has(name.replace(/\.part$/, ''))) await rm(join(downloads, name), { recursive: true, force: true });
+        if (!keep.has(name.replace(/\.part$/, '')))
+          await rm(join(downloads, name), { recursive: true, force: true });
       }
       if (keep.size === 0) await rm(spool, { recursive: true, force: true });
     } catch (error) {
@@ -235,7 +248,8 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
 
 /** A delta's own faults, and the engine's while using it; not a hub out of reach, a full disk or a call-off. */
 const mayFallBack = (error: unknown): boolean =>
-  !(error instanceof ImageError) || ['BLOB_MISSING', 'BLOB_CORRUPT', 'WRONG_IMAGE', 'ENGINE', 'DISK'].includes(error.code);
+  !(error instanceof ImageError) ||
+  ['BLOB_MISSING', 'BLOB_CORRUPT', 'WRONG_IMAGE', 'ENGINE', 'DISK'].includes(error.code);
 
 /** Engines allow separators in a repository's name only one by one, and inside. */
 const repositoryPart = (app: string): string =>

@@ -74,7 +74,9 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
     }
   };
   const list = () =>
-    ask('listing the images', (abortSignal) => docker.listImages({ abortSignal } as Docker.ListImagesOptions));
+    ask('listing the images', (abortSignal) =>
+      docker.listImages({ abortSignal } as Docker.ListImagesOptions),
+    );
   const namesOf = (image: { RepoTags?: string[] | undefined; RepoDigests?: string[] | undefined }) =>
     [...(image.RepoTags ?? []), ...(image.RepoDigests ?? [])].filter((each) => !each.startsWith('<none>'));
 
@@ -117,7 +119,9 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
 
     async name(id, app, tag) {
       const repo = `midair/${app}`;
-      await ask(`naming image ${short(id)}`, (abortSignal) => docker.getImage(id).tag({ repo, tag, abortSignal }));
+      await ask(`naming image ${short(id)}`, (abortSignal) =>
+        docker.getImage(id).tag({ repo, tag, abortSignal }),
+      );
       const found = await ask(`inspecting image ${short(id)}`, () => inspect(id));
       if (found) await dropPulled(namesOf(found));
     },

@@ -22,10 +22,10 @@ export const LIMITS = {
   zstdWindowLogMax: 27,
   /** One read of a file by the code that rebuilds layers. */
   readBytesMax: 16 * 1024 * 1024,
-  /** Basis files kept open at once. */
-  openFilesMax: 64,
-  /** Names that a delta may ask for; a full Debian root has about 100,000. */
-  basisPathsMax: 1_000_000,
+  /** Looks at files of one directory in flight while a basis is listed. */
+  lookupsAtOnce: 32,
+  /** Files of a basis, listed or asked for; a full Debian root has about 100,000. */
+  basisFilesMax: 1_000_000,
   /** Opaque directories in one layer's records. */
   opaqueDirectoriesMax: 100_000,
   /** One line of the engine's tar-split records: a name in base64 with a tar header's padding. */

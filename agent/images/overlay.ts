@@ -10,18 +10,17 @@
  * when a lookup first passes through it to a lower layer; the bottom layer's never is.
  */
 import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { access, lstat } from 'node:fs/promises';
+import { constants, createReadStream } from 'node:fs';
+import { access, type FileHandle, lstat, open, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import type { ImageInspectInfo } from 'dockerode';
-import type { BasisFile } from '#deltas/index.ts';
 import type { OpenBasis } from '#agent/images/basis.ts';
 import { errnoOf } from '#agent/images/errors.ts';
-import { FilePool } from '#agent/images/files.ts';
 import { LIMITS } from '#agent/images/limits.ts';
+import type { ListedFile } from '#deltas/index.ts';
 
 interface LayerDirectory {
   /** The layer's `diff` directory. */
@@ -61,52 +60,103 @@ export async function overlayBasis(
 
 /** @param layers top first */
 export function layeredBasis(layers: readonly LayerDirectory[]): OpenBasis {
-  const pool = new FilePool();
+  const files = new Set<FileHandle>();
   return {
     how: 'overlay',
     async open(path) {
       const found = await find(layers, path);
       if (!found) return undefined;
-      const { file, size } = found;
+      const file = await open(found, constants.O_RDONLY | constants.O_NOFOLLOW);
+      files.add(file);
+      const { size } = await file.stat();
       return {
         size,
-        read: (offset, length) => pool.read(file, offset, Math.max(0, Math.min(length, size - offset))),
-      } satisfies BasisFile;
+        read: (offset, length) => readAt(file, offset, Math.max(0, Math.min(length, size - offset))),
+        async close() {
+          if (files.delete(file)) await file.close();
+        },
+      };
     },
-    close: () => pool.close(),
+    list: () => walk(layers, ''),
+    async close() {
+      const left = [...files];
+      files.clear();
+      await Promise.all(left.map((file) => file.close()));
+    },
   };
 }
 
-async function find(
-  layers: readonly LayerDirectory[],
-  path: string,
-): Promise<{ file: string; size: number } | undefined> {
+async function readAt(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
+  if (length > LIMITS.readBytesMax)
+    throw new RangeError(`a read of ${length} bytes, over ${LIMITS.readBytesMax}`);
+  const bytes = Buffer.allocUnsafe(length);
+  for (let done = 0; done < length; ) {
+    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
+    if (bytesRead === 0) return bytes.subarray(0, done);
+    done += bytesRead;
+  }
+  return bytes;
+}
+
+/** @returns where the regular file of that path lies */
+async function find(layers: readonly LayerDirectory[], path: string): Promise<string | undefined> {
   const parts = path.split('/');
-  if (parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0'))) return undefined;
+  if (parts.some((part) => part === '' || part === '.' || part === '..' || part.includes('\0')))
+    return undefined;
   let merged = layers;
-  for (const [index, part] of parts.entries()) {
+  for (const index of parts.keys()) {
     const here = parts.slice(0, index + 1).join('/');
-    const last = index === parts.length - 1;
-    const next: LayerDirectory[] = [];
-    for (const [depth, layer] of merged.entries()) {
-      const full = join(layer.directory, here);
-      const entry = await lstat(full).catch((error: unknown) => {
-        if (errnoOf(error) === 'ENOENT' || errnoOf(error) === 'ENOTDIR') return undefined;
-        throw error;
-      });
-      if (!entry) continue;
-      if (!entry.isDirectory()) {
-        // A whiteout is a character device 0/0: like any other non-directory it ends the search, and is no file.
-        if (last && next.length === 0 && entry.isFile()) return { file: full, size: entry.size };
-        break;
-      }
-      next.push(layer);
-      if (depth < merged.length - 1 && (await layer.opaque()).has(here)) break;
-    }
-    if (next.length === 0) return undefined;
-    merged = next;
+    const seen = await look(merged, here);
+    if (seen.is === 'file' && index === parts.length - 1) return seen.file;
+    if (seen.is !== 'directory') return undefined;
+    merged = seen.layers;
   }
   return undefined;
+}
+
+type Seen =
+  | { is: 'file'; file: string; size: number }
+  /** Of which layers, top first, its content is made. */
+  | { is: 'directory'; layers: LayerDirectory[] }
+  | { is: 'nothing' };
+
+/** What the layers show at a path whose parent is a directory made of all of them. */
+async function look(layers: readonly LayerDirectory[], path: string): Promise<Seen> {
+  const merged: LayerDirectory[] = [];
+  for (const [depth, layer] of layers.entries()) {
+    const file = join(layer.directory, path);
+    const entry = await lstat(file).catch((error: unknown) => {
+      if (errnoOf(error) === 'ENOENT') return undefined;
+      throw error;
+    });
+    if (!entry) continue;
+    if (!entry.isDirectory()) {
+      // A whiteout is a character device 0/0: like any other non-directory it ends the search, and is no file.
+      if (merged.length === 0 && entry.isFile()) return { is: 'file', file, size: entry.size };
+      break;
+    }
+    merged.push(layer);
+    if (depth < layers.length - 1 && (await layer.opaque()).has(path)) break;
+  }
+  return merged.length > 0 ? { is: 'directory', layers: merged } : { is: 'nothing' };
+}
+
+/** All regular files below a directory. Names that are not UTF-8 come out changed; no delta refers to those. */
+async function* walk(layers: readonly LayerDirectory[], path: string): AsyncGenerator<ListedFile> {
+  const names = new Set<string>();
+  for (const { directory } of layers) {
+    for (const name of await readdir(join(directory, path))) names.add(name);
+  }
+  const inside = [...names].map((name) => (path === '' ? name : `${path}/${name}`));
+  for (let at = 0; at < inside.length; at += LIMITS.lookupsAtOnce) {
+    const some = inside.slice(at, at + LIMITS.lookupsAtOnce);
+    const seen = await Promise.all(some.map((each) => look(layers, each)));
+    for (const [index, each] of seen.entries()) {
+      const here = some[index] as string;
+      if (each.is === 'file') yield { path: here, size: each.size };
+      if (each.is === 'directory') yield* walk(each.layers, here);
+    }
+  }
 }
 
 /** OCI image specification §"Layer ChainID". */
@@ -115,7 +165,9 @@ export function chainIds(diffIds: readonly string[]): string[] {
   for (const diffId of diffIds) {
     const below = chain.at(-1);
     chain.push(
-      below === undefined ? diffId : `sha256:${createHash('sha256').update(`${below} ${diffId}`).digest('hex')}`,
+      below === undefined
+        ? diffId
+        : `sha256:${createHash('sha256').update(`${below} ${diffId}`).digest('hex')}`,
     );
   }
   return chain;
@@ -133,13 +185,15 @@ async function opaqueDirectories(record: string): Promise<ReadonlySet<string>> {
   });
   const read = async () => {
     for await (const line of createInterface({ input: bytes, crlfDelay: Number.POSITIVE_INFINITY })) {
-      if (line.length > LIMITS.tarSplitLineCharsMax) throw new RangeError(`${record}: a line of ${line.length}`);
+      if (line.length > LIMITS.tarSplitLineCharsMax)
+        throw new RangeError(`${record}: a line of ${line.length}`);
       if (!line.includes(OPAQUE)) continue;
       const entry = JSON.parse(line) as { type?: unknown; name?: unknown };
       if (entry.type !== 1 || typeof entry.name !== 'string') continue;
       const name = entry.name.replace(/^\.?\//, '');
       if (!name.endsWith(`/${OPAQUE}`)) continue;
-      if (found.size >= LIMITS.opaqueDirectoriesMax) throw new RangeError(`${record}: too many opaque directories`);
+      if (found.size >= LIMITS.opaqueDirectoriesMax)
+        throw new RangeError(`${record}: too many opaque directories`);
       found.add(name.slice(0, -OPAQUE.length - 1));
     }
   };

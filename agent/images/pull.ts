@@ -53,14 +53,20 @@ export async function pullImage(options: PullOptions): Promise<void> {
   });
   try {
     onProgress?.(0, lackingBytes, 'pull');
-    await pull(docker, `${registry.repository}@${registry.digest}`, AbortSignal.any([signal, stop.signal]), () =>
-      timer.refresh(),
+    await pull(
+      docker,
+      `${registry.repository}@${registry.digest}`,
+      AbortSignal.any([signal, stop.signal]),
+      () => timer.refresh(),
     );
     const found = await ask(`inspecting image ${short(image.id)}`, () =>
       docker.getImage(`${registry.repository}@${registry.digest}`).inspect(),
     );
     if (found.Id !== image.id) {
-      throw new ImageError('WRONG_IMAGE', `the engine made ${found.Id} of it, not ${image.id}; report this with the engine's version`);
+      throw new ImageError(
+        'WRONG_IMAGE',
+        `the engine made ${found.Id} of it, not ${image.id}; report this with the engine's version`,
+      );
     }
     onProgress?.(lackingBytes, lackingBytes, 'pull');
   } catch (error) {
@@ -80,9 +86,15 @@ const progressSchema = v.object({
 });
 
 /** Reads the engine's progress to its end. Leaving early closes the connection, upon which the engine gives up. */
-async function pull(docker: Docker, reference: string, signal: AbortSignal, onAlive: () => void): Promise<void> {
+async function pull(
+  docker: Docker,
+  reference: string,
+  signal: AbortSignal,
+  onAlive: () => void,
+): Promise<void> {
   const stream = (await docker.pull(reference, { abortSignal: signal })) as Readable;
-  const cancel = () => stream.destroy(signal.reason instanceof Error ? signal.reason : new Error('called off'));
+  const cancel = () =>
+    stream.destroy(signal.reason instanceof Error ? signal.reason : new Error('called off'));
   if (signal.aborted) cancel();
   signal.addEventListener('abort', cancel, { once: true });
   const broken = Promise.withResolvers<never>();
@@ -109,7 +121,8 @@ const configSchema = v.object({ rootfs: v.object({ diff_ids: v.array(v.string())
 
 /** The config is what the identity stands for: it must name the same layers as the target. */
 function checkConfig(image: Image, config: Uint8Array): void {
-  const refuse = (why: string) => new ImageError('WRONG_IMAGE', `the target of ${image.id} contradicts itself: ${why}; push again`);
+  const refuse = (why: string) =>
+    new ImageError('WRONG_IMAGE', `the target of ${image.id} contradicts itself: ${why}; push again`);
   if (config.byteLength > LIMITS.configBytesMax) throw refuse(`a config of ${config.byteLength} bytes`);
   const digest = `sha256:${createHash('sha256').update(config).digest('hex')}`;
   if (digest !== image.id) throw refuse(`its config is ${digest}`);
@@ -117,7 +130,9 @@ function checkConfig(image: Image, config: Uint8Array): void {
   try {
     parsed = v.parse(configSchema, JSON.parse(new TextDecoder().decode(config)));
   } catch (cause) {
-    throw new ImageError('WRONG_IMAGE', `the config of ${image.id} is no image config; push again`, { cause });
+    throw new ImageError('WRONG_IMAGE', `the config of ${image.id} is no image config; push again`, {
+      cause,
+    });
   }
   if (parsed.rootfs.diff_ids.join() !== image.layers.map(({ diffId }) => diffId).join()) {
     throw refuse('its config names other layers');

@@ -44,7 +44,11 @@ export async function spoolSavedLayer(options: {
         continue;
       }
       await mkdir(directory, { recursive: true });
-      file = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW, 0o600);
+      file = await open(
+        path,
+        constants.O_WRONLY | constants.O_CREAT | constants.O_TRUNC | constants.O_NOFOLLOW,
+        0o600,
+      );
       const hash = createHash('sha256');
       for await (const chunk of entry) {
         hash.update(chunk as Buffer);

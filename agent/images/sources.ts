@@ -3,19 +3,19 @@
  *
  * Invariant: every layer of the image has a source, also those that the engine is not expected to ask for.
  */
+import { createHash } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream';
 import { constants, createZstdDecompress } from 'node:zlib';
 import type Docker from 'dockerode';
-import { applyLayer, type DeltaReader, openDelta } from '#deltas/index.ts';
 import { type OpenBasis, openBasis } from '#agent/images/basis.ts';
 import { aborted, ImageError, textOf } from '#agent/images/errors.ts';
 import { blobPath } from '#agent/images/fetch.ts';
-import { openFile } from '#agent/images/files.ts';
 import { LIMITS } from '#agent/images/limits.ts';
 import type { Held, Plan } from '#agent/images/plan.ts';
 import type { ServedLayer } from '#agent/images/registry.ts';
 import { spoolSavedLayer } from '#agent/images/saved.ts';
+import { applyLayer, type DeltaReader, fileAccess, openDelta } from '#deltas/index.ts';
 import type { Blob, Image, Layer } from '#fleet/protocol.ts';
 
 export interface LayersOptions {
@@ -49,7 +49,13 @@ export async function openLayers(options: LayersOptions): Promise<Layers> {
     const holder = held.find(({ diffIds }) => diffIds.includes(layer.diffId));
     if (!holder) return Promise.resolve(undefined);
     const spooled = turn.then(() =>
-      spoolSavedLayer({ docker: options.docker, imageId: holder.id, layer, directory: options.spool, signal }),
+      spoolSavedLayer({
+        docker: options.docker,
+        imageId: holder.id,
+        layer,
+        directory: options.spool,
+        signal,
+      }),
     );
     turn = spooled.catch(() => undefined);
     return spooled;
@@ -68,7 +74,8 @@ export async function openLayers(options: LayersOptions): Promise<Layers> {
 
   const open = (layer: Layer, signal: AbortSignal): AsyncIterable<Uint8Array> => {
     if (delta?.rebuilds.has(layer.diffId)) return applyLayer(delta.reader, layer.diffId, delta.basis);
-    if (fetched.has(layer.blob.digest)) return decompressed(layer, blobPath(downloads, layer.blob.digest), signal);
+    if (fetched.has(layer.blob.digest))
+      return decompressed(layer, blobPath(downloads, layer.blob.digest), signal);
     return unforeseen(layer, signal);
   };
 
@@ -91,22 +98,29 @@ interface OneDelta {
 
 async function openOneDelta(options: LayersOptions, delta: NonNullable<Plan['delta']>): Promise<OneDelta> {
   const { docker, image, downloads, spool, label, signal } = options;
-  const file = await openFile(blobPath(downloads, delta.blob.digest));
+  const file = await fileAccess(blobPath(downloads, delta.blob.digest));
   try {
     const reader = await openDelta(file);
     if (reader.basisId !== delta.basis || reader.targetId !== image.id) {
-      throw new ImageError('WRONG_IMAGE', `the delta ${delta.blob.digest} is of other images than its target says; push again`);
+      throw new ImageError(
+        'WRONG_IMAGE',
+        `the delta ${delta.blob.digest} is of other images than its target says; push again`,
+      );
     }
     const bytesByDiffId = new Map(image.layers.map((layer) => [layer.diffId, layer.bytes]));
     for (const { diffId, bytes } of reader.layers) {
       if (bytesByDiffId.get(diffId) !== bytes) {
-        throw new ImageError('WRONG_IMAGE', `the delta ${delta.blob.digest} rebuilds ${diffId}, which is not in the image; push again`);
+        throw new ImageError(
+          'WRONG_IMAGE',
+          `the delta ${delta.blob.digest} rebuilds ${diffId}, which is not in the image; push again`,
+        );
       }
     }
     const basis = await openBasis({
       docker,
       imageId: delta.basis,
-      paths: async () => reader.basisPaths(),
+      paths: (listing) => reader.basisPaths(listing),
+      needsList: reader.needsList,
       directory: spool,
       label,
       how: options.basis,
@@ -127,20 +141,37 @@ async function openOneDelta(options: LayersOptions, delta: NonNullable<Plan['del
   }
 }
 
+/** The last bytes are given only once the digest of all is known to be right: the engine never gets a wrong layer whole. */
 async function* decompressed(layer: Layer, path: string, signal: AbortSignal): AsyncGenerator<Uint8Array> {
   const zstd = createZstdDecompress({
     params: { [constants.ZSTD_d_windowLogMax]: LIMITS.zstdWindowLogMax },
   });
   // The reader of `zstd` sees its error; the callback is only what pipeline wants.
   pipeline(createReadStream(path, { highWaterMark: 256 * 1024 }), zstd, () => undefined);
+  const hash = createHash('sha256');
+  let bytes = 0;
+  let held: Uint8Array | undefined;
   try {
-    yield* zstd;
+    for await (const chunk of zstd as AsyncIterable<Uint8Array>) {
+      if (held) yield held;
+      held = chunk;
+      hash.update(chunk);
+      bytes += chunk.byteLength;
+      if (bytes > layer.bytes) break;
+    }
   } catch (error) {
     if (signal.aborted) throw aborted(signal);
     throw new ImageError(
       'BLOB_CORRUPT',
-      `the layer blob ${layer.blob.digest} is not what its digest was made of (${textOf(error)}); push again`,
+      `${layer.blob.digest} is no zstd file (${textOf(error)}); push again`,
       { cause: error },
     );
   }
+  if (bytes !== layer.bytes || `sha256:${hash.digest('hex')}` !== layer.diffId) {
+    throw new ImageError(
+      'WRONG_IMAGE',
+      `${layer.blob.digest} holds another layer than ${layer.diffId}, which its target says; push again`,
+    );
+  }
+  if (held) yield held;
 }

@@ -1,6 +1,7 @@
 /** What installation needs of the operating system beside plain files: passed in, so that tests hold time and chance. */
-import { setTimeout as sleep } from 'node:timers/promises';
+
 import { stat, statfs } from 'node:fs/promises';
+import { setTimeout as sleep } from 'node:timers/promises';
 
 export interface System {
   fetch: typeof fetch;

@@ -29,14 +29,34 @@ interface Flags {
 export function agentCommand(): Command {
   const option = (flags: string, text: string, env: string) => new Option(flags, text).env(env);
   return new Command('agent')
-    .description('Runs on the drone: installs releases and hands the resources from the old version to the new.')
-    .addOption(option('--dir <path>', 'journals, images in transit, the handover socket', 'MIDAIR_DIR').makeOptionMandatory())
-    .addOption(option('--device <name>', 'this device', 'MIDAIR_DEVICE').argParser(name).makeOptionMandatory())
+    .description(
+      'Runs on the drone: installs releases and hands the resources from the old version to the new.',
+    )
+    .addOption(
+      option(
+        '--dir <path>',
+        'journals, images in transit, the handover socket',
+        'MIDAIR_DIR',
+      ).makeOptionMandatory(),
+    )
+    .addOption(
+      option('--device <name>', 'this device', 'MIDAIR_DEVICE').argParser(name).makeOptionMandatory(),
+    )
     .addOption(option('--fleet <name>', 'its fleet', 'MIDAIR_FLEET').argParser(name).default('fleet'))
-    .addOption(option('--hub <url>', 'where blobs are fetched', 'MIDAIR_HUB').argParser(httpUrl).makeOptionMandatory())
+    .addOption(
+      option('--hub <url>', 'where blobs are fetched', 'MIDAIR_HUB').argParser(httpUrl).makeOptionMandatory(),
+    )
     .addOption(option('--mqtt <url>', 'the broker', 'MIDAIR_MQTT').argParser(mqttUrl).makeOptionMandatory())
-    .addOption(option('--engine <url>', 'Docker engine', 'DOCKER_HOST').argParser(engineUrl).default(DEFAULT_ENGINE))
-    .addOption(option('--rotors <path>', 'serial device of the flight controller', 'MIDAIR_ROTORS').makeOptionMandatory())
+    .addOption(
+      option('--engine <url>', 'Docker engine', 'DOCKER_HOST').argParser(engineUrl).default(DEFAULT_ENGINE),
+    )
+    .addOption(
+      option(
+        '--rotors <path>',
+        'serial device of the flight controller',
+        'MIDAIR_ROTORS',
+      ).makeOptionMandatory(),
+    )
     .addOption(option('--baud <rate>', 'its rate', 'MIDAIR_BAUD').argParser(integer).default(921_600))
     .addOption(option('--camera <path>', 'unix socket of the camera', 'MIDAIR_CAMERA').makeOptionMandatory())
     .addOption(
@@ -44,7 +64,9 @@ export function agentCommand(): Command {
         .argParser(address)
         .default({ host: '127.0.0.1', port: 8600 }, '127.0.0.1:8600'),
     )
-    .addOption(option('--log-level <level>', 'debug, info, warn or error', 'MIDAIR_LOG_LEVEL').default('info'))
+    .addOption(
+      option('--log-level <level>', 'debug, info, warn or error', 'MIDAIR_LOG_LEVEL').default('info'),
+    )
     .addHelpText(
       'after',
       `

@@ -24,7 +24,9 @@ export function address(value: string): Address {
 
 const urlOf = (protocols: string[]) => (value: string) => {
   if (!URL.canParse(value) || !protocols.includes(new URL(value).protocol)) {
-    throw new InvalidArgumentError(`expected a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`);
+    throw new InvalidArgumentError(
+      `expected a URL that begins with ${protocols.map((p) => `${p}//`).join(' or ')}`,
+    );
   }
   return value.replace(/\/$/, '');
 };

@@ -3,7 +3,9 @@ import { Command } from 'commander';
 
 export function demoCommand(): Command {
   return new Command('demo')
-    .description('Starts a hub, a simulated drone and its agent; pushes V1, flies, pushes V2 and updates it in flight.')
+    .description(
+      'Starts a hub, a simulated drone and its agent; pushes V1, flies, pushes V2 and updates it in flight.',
+    )
     .option('--exit', 'end after the update; status 0 only if all promises held')
     .option('--json', 'print one JSON object as the last line')
     .option('--svg <path>', 'where the gyro trace is written (default: beside the logs)')
@@ -19,6 +21,10 @@ Examples:
     )
     .action(async (flags: { exit?: true; json?: true; svg?: string }) => {
       const { runDemo } = await import('#cli/demo/main.ts');
-      process.exitCode = await runDemo({ exit: flags.exit === true, json: flags.json === true, svg: flags.svg });
+      process.exitCode = await runDemo({
+        exit: flags.exit === true,
+        json: flags.json === true,
+        svg: flags.svg,
+      });
     });
 }

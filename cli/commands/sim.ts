@@ -1,26 +1,32 @@
 /** `midair sim`: a simulated drone: physics, flight-controller board on a pty, camera, judge. */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
-import { type Address, address, integer } from '#cli/commands/arguments.ts';
+import { integer } from '#cli/commands/arguments.ts';
 
 interface Flags {
   dir: string;
-  http: Address;
+  port: number;
   seed: number;
-  logLevel: string;
+  camera: boolean;
 }
 
 export function simCommand(): Command {
   return new Command('sim')
-    .description('A simulated quadrotor: MAVLink 2 on a pty at 250 Hz, two cameras, and a judge of what arrives.')
-    .addOption(new Option('--dir <path>', 'its devices: rotors (pty), camera (socket)').env('MIDAIR_DIR').makeOptionMandatory())
-    .addOption(
-      new Option('--http <host:port>', 'state, judge and trace; port 0: a free one')
-        .argParser(address)
-        .default({ host: '127.0.0.1', port: 0 }, '127.0.0.1:0'),
+    .description(
+      'A simulated quadrotor: MAVLink 2 on a pty at 250 Hz, two cameras, and a judge of what arrives.',
     )
-    .addOption(new Option('--seed <number>', 'of noise and wind').argParser(integer).default(1))
-    .addOption(new Option('--log-level <level>', 'debug, info, warn or error').env('MIDAIR_LOG_LEVEL').default('info'))
+    .addOption(
+      new Option('--dir <path>', 'where rotors (pty) and camera (socket) appear')
+        .env('MIDAIR_DIR')
+        .makeOptionMandatory(),
+    )
+    .addOption(
+      new Option('--port <number>', 'of state, judge and trace on 127.0.0.1; 0: a free one')
+        .argParser(integer)
+        .default(0),
+    )
+    .addOption(new Option('--seed <number>', 'decides all noise and biases').argParser(integer).default(1))
+    .option('--no-camera', 'without the camera')
     .addHelpText(
       'after',
       `
@@ -32,6 +38,6 @@ Example:
     )
     .action(async (flags: Flags) => {
       const { run } = await import('#device-sim/main.ts');
-      await run({ directory: resolve(flags.dir), http: flags.http, seed: flags.seed, logLevel: flags.logLevel });
+      await run({ dir: resolve(flags.dir), port: flags.port, seed: flags.seed, camera: flags.camera });
     });
 }

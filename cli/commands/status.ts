@@ -8,7 +8,10 @@ export function statusCommand(): Command {
   return new Command('status')
     .description('Shows the fleet: devices, releases, updates, last events.')
     .addOption(
-      new Option('--hub <url>', 'the hub').env('MIDAIR_HUB').argParser(httpUrl).default('http://127.0.0.1:8420'),
+      new Option('--hub <url>', 'the hub')
+        .env('MIDAIR_HUB')
+        .argParser(httpUrl)
+        .default('http://127.0.0.1:8420'),
     )
     .option('--json', 'as the hub gives it')
     .addHelpText('after', '\nExample:\n  $ midair status --hub http://127.0.0.1:8420 --json')
@@ -52,7 +55,8 @@ function updateText(update: Update | undefined): string {
     case 'idle':
       return 'idle';
     case 'updating': {
-      const share = update.allBytes > 0 ? `, ${Math.round((100 * update.doneBytes) / update.allBytes)} %` : '';
+      const share =
+        update.allBytes > 0 ? `, ${Math.round((100 * update.doneBytes) / update.allBytes)} %` : '';
       return `to ${update.release}: ${update.stage}${share}`;
     }
     case 'done':

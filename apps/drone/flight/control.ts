@@ -4,7 +4,7 @@
  * Invariant: `step` is pure, and {@link ControllerState} is all it remembers: plain JSON. A successor that is given the
  * state of its prior goes on exactly where that one stopped, bit by bit; that is what makes a handover bumpless.
  */
-import { type Estimate, estimate, NOTHING_KNOWN, type Sample } from './estimator.ts';
+import { type Estimate, estimate, type Heard, NOTHING_KNOWN, type Sample, SILENCE } from './estimator.ts';
 import { AIRFRAME, GAINS, GRAVITY_MS2, LIMITS, type Setpoint } from './limits.ts';
 import { follow, lead, mix } from './mixer.ts';
 import {
@@ -39,8 +39,9 @@ export interface ControllerState {
   estimate: Estimate;
   /** Place of the take-off; the hover's height is measured from it. */
   home: Vector;
-  /** The eased setpoint: where to be now, m NED, and heading. */
+  /** The eased setpoint: where to be now, m NED, how fast it moves down, m/s, and heading. */
   target: Vector;
+  targetMS: number;
   yawRad: number;
   /** Seconds for which the board has said "on the ground" while this hovers. */
   groundS: number;
@@ -50,6 +51,8 @@ export interface ControllerState {
   /** Modelled thrust of the motors, and the last command to them. */
   thrust: Motors;
   command: Motors;
+  /** Said by the board after the last sample, for the next one; only in a state that is handed over. */
+  heard: Heard;
 }
 
 const OFF: Motors = [0, 0, 0, 0];
@@ -63,12 +66,14 @@ export const START: ControllerState = {
   estimate: NOTHING_KNOWN,
   home: ZERO,
   target: ZERO,
+  targetMS: 0,
   yawRad: 0,
   groundS: 0,
   velocityIntegral: ZERO,
   rateIntegral: ZERO,
   thrust: OFF,
   command: OFF,
+  heard: SILENCE,
 };
 
 /** Time since the sample before, clipped: see `stepMsMin` and `stepMsMax`. */
@@ -96,6 +101,7 @@ export const step = (
   const command = fly(next, dtS);
   next.thrust = follow(next.thrust, command, dtS);
   next.command = command;
+  next.heard = SILENCE;
   return [next, command];
 };
 
@@ -137,8 +143,10 @@ const mission = (
       const speed = Math.min(LIMITS.climbMS, Math.sqrt(2 * LIMITS.climbEaseMS2 * Math.abs(rest)));
       const move = clamp(rest, -speed * dtS, speed * dtS);
       state.target = [state.target[0], state.target[1], state.target[2] + move];
+      state.targetMS = move / dtS;
       if (Math.abs(goal - state.target[2]) < 1e-3) {
         state.target = [state.target[0], state.target[1], goal];
+        state.targetMS = 0;
         enter('hover');
       }
       return state;
@@ -163,7 +171,8 @@ const fly = (state: ControllerState, dtS: number): Motors => {
     return [idle, idle, idle, idle];
   }
 
-  const wanted = bound(times(GAINS.position, subtract(state.target, position)), LIMITS.speedMSMax);
+  const correction = times(GAINS.position, subtract(state.target, position));
+  const wanted = bound(add(correction, [0, 0, state.targetMS]), LIMITS.speedMSMax);
   const velocityError = subtract(wanted, state.estimate.velocity);
   const flying = state.home[2] - position[2] > LIMITS.airborneM / 2;
   if (flying) {

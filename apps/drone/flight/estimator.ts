@@ -17,19 +17,24 @@ import {
   ZERO,
 } from './vectors.ts';
 
+/** What the board says between two IMU samples; null: nothing new. */
+export interface Heard {
+  attitude: Quaternion | null;
+  /** m and m/s, NED. */
+  fix: { position: Vector; velocity: Vector } | null;
+  /** Whether it stands on the ground. */
+  landed: boolean | null;
+}
+export const SILENCE: Heard = { attitude: null, fix: null, landed: null };
+
 /** One IMU sample and what the board said since the one before. */
-export interface Sample {
+export interface Sample extends Heard {
   /** The board's time of the IMU sample; the command that answers it carries it back. */
   imuUs: number;
   /** rad/s, body. */
   gyro: Vector;
   /** Specific force, m/s², body: at rest [0, 0, -9.8]. */
   acceleration: Vector;
-  attitude: Quaternion | null;
-  /** m and m/s, NED. */
-  fix: { position: Vector; velocity: Vector } | null;
-  /** What the board says of the ground; null: nothing new. */
-  landed: boolean | null;
 }
 
 export interface Estimate {

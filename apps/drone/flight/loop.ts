@@ -5,8 +5,9 @@
  * returns; whatever the link delivers, nothing is thrown. Owner and shadow run this same class: what is compiled and
  * warm in the shadow is what flies after the grant.
  */
-import { type Fields, type Frame, MAV, Parser, Writer } from 'midair/handover';
-import { type ControllerState, dtOf, type Sample, START, step } from './control.ts';
+import { type Fields, type Frame, MAV, Parser, Writer } from 'midair/handover/mavlink';
+import { type ControllerState, dtOf, START, step } from './control.ts';
+import { type Heard, SILENCE } from './estimator.ts';
 import { LIMITS, type Setpoint } from './limits.ts';
 import type { Motors, Vector } from './vectors.ts';
 
@@ -23,24 +24,28 @@ export interface Cursor {
   partial: Uint8Array;
 }
 
-/** Takes a frame for the board; `answersUs` is the IMU sample that it answers, null for a heartbeat. */
-export type Send = (frame: Uint8Array, answersUs: number | null, motors: Motors | null) => void;
+/** Where commands go. */
+export interface Output {
+  /** Under which it may command; written into every command. */
+  readonly epoch: number;
+  /** Takes a frame for the board; `answersUs` is the IMU sample that it answers, null for a heartbeat. */
+  send(frame: Uint8Array, answersUs: number | null, motors: Motors | null): void;
+}
+const NOWHERE: Output = { epoch: 0, send: () => {} };
 
 /** Gyro samples kept for the panel's chart; more than a telemetry interval has. */
 const TRACE_SAMPLES = 64;
 
 export class Loop {
-  /** Where commands go: nowhere at first, to a comparison in shadow, to the link as the owner. */
-  send: Send = () => {};
+  /** Nowhere at first, a comparison in shadow, the link as the owner. */
+  output = NOWHERE;
   readonly #setpoint: Setpoint;
   #parser = new Parser();
-  #writer = new Writer({ systemId: SYSTEM_ID, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
+  readonly #writer = new Writer({ systemId: SYSTEM_ID, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
   #state = START;
-  #epoch = 0;
   #cycles = 0;
-  #attitude: Sample['attitude'] = null;
-  #fix: Sample['fix'] = null;
-  #landed: boolean | null = null;
+  /** Since the last sample. */
+  #heard: Heard = { ...SILENCE };
   /** Time and gyro of the last samples, a ring of four numbers each. */
   readonly #trace = new Float64Array(4 * TRACE_SAMPLES);
   /** One object for all commands: the codec copies out of it. */
@@ -61,12 +66,10 @@ export class Loop {
   get cycles(): number {
     return this.#cycles;
   }
-  get epoch(): number {
-    return this.#epoch;
-  }
 
   cursor(): Cursor {
-    return { state: this.#state, sequence: this.#writer.sequence, partial: this.#parser.partial() };
+    const state = { ...this.#state, heard: { ...this.#heard } };
+    return { state, sequence: this.#writer.sequence, partial: this.#parser.partial() };
   }
 
   /**
@@ -75,14 +78,11 @@ export class Loop {
    * @param state    null: from nothing
    * @param sequence of the last frame that was sent on the link, 0..255
    */
-  resume(state: ControllerState | null, sequence: number, epoch: number): void {
+  resume(state: ControllerState | null, sequence: number): void {
     this.#parser = new Parser();
     this.#writer.sequence = sequence;
     this.#state = state ?? START;
-    this.#epoch = epoch;
-    this.#attitude = null;
-    this.#fix = null;
-    this.#landed = null;
+    this.#heard = { ...this.#state.heard };
   }
 
   /** The next bytes from the board, cut anywhere. */
@@ -109,17 +109,17 @@ export class Loop {
       case 'ATTITUDE_QUATERNION': {
         const { q1, q2, q3, q4 } = frame.fields;
         const size = Math.hypot(q1, q2, q3, q4);
-        if (size > 0.9 && size < 1.1) this.#attitude = [q1, q2, q3, q4];
+        if (size > 0.9 && size < 1.1) this.#heard.attitude = [q1, q2, q3, q4];
         return;
       }
       case 'LOCAL_POSITION_NED': {
         const { x, y, z, vx, vy, vz } = frame.fields;
         if (Number.isFinite(x + y + z + vx + vy + vz))
-          this.#fix = { position: [x, y, z], velocity: [vx, vy, vz] };
+          this.#heard.fix = { position: [x, y, z], velocity: [vx, vy, vz] };
         return;
       }
       case 'EXTENDED_SYS_STATE':
-        this.#landed = frame.fields.landed_state === MAV.LANDED_STATE_ON_GROUND;
+        this.#heard.landed = frame.fields.landed_state === MAV.LANDED_STATE_ON_GROUND;
         return;
       default:
         return;
@@ -134,27 +134,18 @@ export class Loop {
     if (!Number.isFinite(gyro[0] + gyro[1] + gyro[2] + acceleration[0] + acceleration[1] + acceleration[2]))
       return;
 
-    const sample = {
-      imuUs,
-      gyro,
-      acceleration,
-      attitude: this.#attitude,
-      fix: this.#fix,
-      landed: this.#landed,
-    };
-    this.#attitude = null;
-    this.#fix = null;
-    this.#landed = null;
+    const sample = { ...this.#heard, imuUs, gyro, acceleration };
+    this.#heard = { ...SILENCE };
     const [state, motors] = step(this.#state, sample, this.#setpoint, dtOf(this.#state, imuUs));
     this.#state = state;
 
     const command = this.#command;
     command.time_usec = imuUs;
-    command.flags = this.#epoch;
+    command.flags = this.output.epoch;
     // Before it knows where it is, it asks for nothing: in the air a board refuses to disarm, and holds what it had.
     command.mode = state.phase === 'wait' || state.phase === 'landed' ? DISARMED : ARMED;
     for (let i = 0; i < 4; i += 1) command.controls[i] = motors[i] as number;
-    this.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
+    this.output.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
 
     const at = 4 * (this.#cycles % TRACE_SAMPLES);
     this.#trace[at] = imuUs;
@@ -174,6 +165,6 @@ export class Loop {
       system_status: MAV.STATE_ACTIVE,
       mavlink_version: 3,
     });
-    this.send(frame, null, null);
+    this.output.send(frame, null, null);
   }
 }

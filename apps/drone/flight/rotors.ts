@@ -4,10 +4,10 @@
  * Invariant: a state that cannot be read is refused while its owner can still take the rotors back; only when the prior
  * is dead does the drone fly on from what the board says.
  */
-import { SerialLink } from 'midair/handover';
+import { type JsonObject, SerialLink } from 'midair/handover';
 import * as v from 'valibot';
 import type { ControllerState } from './control.ts';
-import type { Loop } from './loop.ts';
+import type { Loop, Output } from './loop.ts';
 import { parseState, STATE_VERSION } from './state.ts';
 
 const sequenceSchema = v.fallback(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)), 255);
@@ -17,20 +17,33 @@ export const createRotors = (loop: Loop, log: (text: string) => void): SerialLin
     onData: (bytes) => loop.read(bytes),
     state: () => {
       const { state, sequence, partial } = loop.cursor();
-      return { link: { seq: sequence }, partial, state: { ...state }, stateVersion: STATE_VERSION };
+      return {
+        link: { seq: sequence },
+        partial,
+        state: state as unknown as JsonObject,
+        stateVersion: STATE_VERSION,
+      };
     },
-    resume: (payload, { from, epoch }) => {
+    resume: (payload, { from }) => {
       let state: ControllerState | null = null;
       try {
         if (payload !== null) state = parseState(payload.state);
       } catch (error) {
         if (from !== 'snap') throw error;
-        log(`the prior is gone and its state cannot be read, so the flight goes on without it: ${error}`);
+        log(
+          `the prior is gone and its state cannot be read, so the flight goes on without it: ${String(error)}`,
+        );
       }
-      loop.resume(state, v.parse(sequenceSchema, payload?.link.seq), epoch);
-      loop.send = (frame, answersUs) => link.write(frame, answersUs !== null);
+      loop.resume(state, v.parse(sequenceSchema, payload?.link.seq));
+      loop.output = output;
     },
     onLost: (error) => log(`the rotor link failed: ${error.message}`),
   });
+  const output: Output = {
+    get epoch() {
+      return link.epoch;
+    },
+    send: (frame, answersUs) => link.write(frame, answersUs !== null),
+  };
   return link;
 };

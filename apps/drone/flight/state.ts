@@ -32,12 +32,18 @@ const schema = v.object({
   }),
   home: vector,
   target: vector,
+  targetMS: number,
   yawRad: number,
   groundS: number,
   velocityIntegral: vector,
   rateIntegral: vector,
   thrust: four,
   command: four,
+  heard: v.object({
+    attitude: v.nullable(four),
+    fix: v.nullable(v.object({ position: vector, velocity: vector })),
+    landed: v.nullable(v.boolean()),
+  }),
 });
 
 export class StateError extends Error {

@@ -4,7 +4,8 @@
  * Invariant: writes nowhere. Ready means: as many cycles as asked ran through the very code that will fly (so it is
  * loaded and compiled), and the outputs were laid beside the prior's. The shadow goes on until the mirror ends.
  */
-import { type Mirror, type MirrorRecord, Parser } from 'midair/handover';
+import type { Mirror, MirrorRecord } from 'midair/handover';
+import { Parser } from 'midair/handover/mavlink';
 import { LIMITS } from './limits.ts';
 import type { Loop } from './loop.ts';
 
@@ -57,8 +58,11 @@ export const shadow = async (
   const comparison = new Comparison();
   const prior = new Parser();
   const first = loop.cycles;
-  loop.send = (_frame, answersUs, motors) => {
-    if (answersUs !== null && motors !== null) comparison.add(answersUs, motors);
+  loop.output = {
+    epoch: 0,
+    send: (_frame, answersUs, motors) => {
+      if (answersUs !== null && motors !== null) comparison.add(answersUs, motors);
+    },
   };
   const take = ({ kind, bytes }: MirrorRecord) => {
     if (kind === 'in') return loop.read(bytes);

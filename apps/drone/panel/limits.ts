@@ -13,4 +13,6 @@ export const LIMITS = {
   /** Browsers at one time: the descriptors of one handover line are bounded too. */
   connectionsMax: 200,
   requestMs: 10_000,
+  /** Browsers that connect in the milliseconds between the listening socket's coming and the connections'. */
+  upgradesWaitingMax: 64,
 } as const;

@@ -1,0 +1,50 @@
+/**
+ * A drone that hovers, and a panel to watch it: the example app.
+ *
+ * Invariant: opens no device and no port of its own. What it flies, sees and serves with is granted to it over the
+ * handover socket, by the agent or by the version before it, and goes on to the version after it.
+ */
+import { join } from 'midair/handover';
+import * as v from 'valibot';
+import { createCamera } from './camera/camera.ts';
+import { HOVER } from './flight/limits.ts';
+import { Loop } from './flight/loop.ts';
+import { createRotors } from './flight/rotors.ts';
+import { STATE_VERSION } from './flight/state.ts';
+import { shadow } from './flight/warmup.ts';
+import { createPanel } from './panel/panel.ts';
+import { Telemetry } from './panel/telemetry.ts';
+import { Viewers } from './panel/viewers.ts';
+import { VIEWS } from './panel/views.ts';
+
+const text = v.pipe(v.string(), v.minLength(1));
+const environment = v.object({ MIDAIR_SOCKET: text, MIDAIR_RELEASE: text, MIDAIR_APP: text });
+const {
+  MIDAIR_SOCKET: socketPath,
+  MIDAIR_RELEASE: release,
+  MIDAIR_APP: app,
+} = v.parse(environment, process.env);
+
+const log = (line: string): void => console.log(`${app} ${release}: ${line}`);
+// As a container's first process it has no default for this.
+process.on('SIGTERM', () => process.exit(0));
+
+const loop = new Loop(HOVER);
+const rotors = createRotors(loop, log);
+const viewers = new Viewers(release, VIEWS);
+const camera = createCamera(viewers, log);
+const telemetry = new Telemetry(release, loop);
+const { listener, connections } = createPanel({ viewers, telemetry, flies: () => rotors.owns });
+
+await join({
+  app,
+  release,
+  socketPath,
+  stateVersions: { reads: [STATE_VERSION], writes: STATE_VERSION },
+  holders: { camera, listener, connections, rotors },
+  warmUp: (mirror, signal) => shadow(loop, mirror, signal),
+  onOwner: () => log('flies'),
+  onRetire: () => log('retires'),
+  log: (level, line, data) => log(`${level}: ${line}${data === undefined ? '' : ` ${JSON.stringify(data)}`}`),
+  realtime: 'fifo',
+});

@@ -1,0 +1,349 @@
+/**
+ * Rebuilds layers from a basis image and a delta.
+ *
+ * Invariant: what was yielded in full has the layer's diffID. The last bytes are held back until the whole digest was
+ * compared, so that a layer that went wrong anywhere never reaches its end. Bytes yielded before are to be thrown away
+ * when a DeltaError follows.
+ *
+ * Memory: at most 64 MiB beside the process's own for any layer and image (16 for xdelta3, 8 of history for each of two
+ * streams, 4 of index and as much of its items, a window with its source, buffers); plus, when the artifact needs
+ * one, the basis's listing, some 250 bytes a file.
+ */
+import { createHash } from 'node:crypto';
+import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
+import { type Basis, type BasisFile, listBasis } from '#deltas/basis.ts';
+import { asDeltaError, DeltaError } from '#deltas/errors.ts';
+import { indexBlocks } from '#deltas/index-blocks.ts';
+import type { Content, Item, Window } from '#deltas/index-format.ts';
+import { digestText } from '#deltas/layer.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import { BLOCK } from '#deltas/tar.ts';
+import { Xdelta3 } from '#deltas/xdelta3.ts';
+import { decompress, ZstdReader } from '#deltas/zstd.ts';
+
+export interface ApplyLimits {
+  /** Refuse a layer that claims to be larger: give the length that was signed. */
+  outputBytesMax?: number;
+}
+
+/** The tar so far: its digest, and its bytes in chunks, the last of which is held back. */
+class Output {
+  readonly #hash = createHash('sha256');
+  readonly #bytesMax: number;
+  #chunk = Buffer.allocUnsafeSlow(LIMITS.chunkBytes);
+  #held = 0;
+  position = 0;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Before anything is made, so that a lying length costs nothing. */
+  expect(length: number): void {
+    if (length > this.#bytesMax - this.position) {
+      throw new DeltaError('CORRUPT', `the layer would be longer than its ${this.#bytesMax} bytes`);
+    }
+  }
+
+  *push(bytes: Uint8Array): Generator<Buffer> {
+    this.expect(bytes.length);
+    this.#hash.update(bytes);
+    this.position += bytes.length;
+    for (let at = 0; at < bytes.length; ) {
+      if (this.#held === this.#chunk.length) {
+        yield this.#chunk;
+        this.#chunk = Buffer.allocUnsafeSlow(LIMITS.chunkBytes);
+        this.#held = 0;
+      }
+      const some = bytes.subarray(at, at + this.#chunk.length - this.#held);
+      this.#chunk.set(some, this.#held);
+      this.#held += some.length;
+      at += some.length;
+    }
+  }
+
+  digest(): Buffer {
+    return this.#hash.copy().digest();
+  }
+
+  /** The chunk that was held back. */
+  rest(): Buffer {
+    return this.#chunk.subarray(0, this.#held);
+  }
+}
+
+/** The sections of one layer while it is rebuilt, and the files that went into it. */
+class Sources {
+  readonly #delta: DeltaReader;
+  readonly #basis: Basis;
+  readonly #xdelta3 = new Xdelta3();
+  readonly #readers = new Map<'solid' | 'patches', ZstdReader>();
+  readonly #frames: { stream: AsyncGenerator<Buffer>; left: number; chunk: Buffer } | undefined;
+  /** Basis files used since the last checkpoint: the suspects when that fails. */
+  suspects: string[] = [];
+
+  constructor(delta: DeltaReader, layer: HeaderLayer, basis: Basis) {
+    this.#delta = delta;
+    this.#basis = basis;
+    for (const kind of ['solid', 'patches'] as const) {
+      const section = onlySection(layer, kind);
+      if (section === undefined) continue;
+      this.#readers.set(kind, new ZstdReader(delta.stream(section), section.rawBytes, `section ${kind}`));
+    }
+    const frames = onlySection(layer, 'frames');
+    if (frames !== undefined) {
+      this.#frames = { stream: this.#delta.stream(frames), left: frames.bytes, chunk: Buffer.alloc(0) };
+    }
+  }
+
+  #reader(kind: 'solid' | 'patches'): ZstdReader {
+    const reader = this.#readers.get(kind);
+    if (reader === undefined) throw new DeltaError('CORRUPT', `the layer has no section ${kind}`);
+    return reader;
+  }
+
+  solid(length: number): AsyncGenerator<Buffer> {
+    return this.#reader('solid').pieces(length);
+  }
+
+  async #frame(length: number): Promise<Buffer> {
+    const frames = this.#frames;
+    if (frames === undefined || length > frames.left) {
+      throw new DeltaError('CORRUPT', 'section frames is used beyond its length');
+    }
+    frames.left -= length;
+    const parts = [frames.chunk];
+    let held = frames.chunk.length;
+    while (held < length) {
+      const next = await frames.stream.next();
+      if (next.done === true) throw new DeltaError('CORRUPT', 'section frames ends early');
+      parts.push(next.value);
+      held += next.value.length;
+    }
+    const joined = Buffer.concat(parts, held);
+    frames.chunk = joined.subarray(length);
+    return joined.subarray(0, length);
+  }
+
+  async #open(path: string, bytes: number): Promise<BasisFile> {
+    this.suspects.push(path);
+    let file: BasisFile | undefined;
+    try {
+      file = await this.#basis.open(path);
+    } catch (error) {
+      throw asDeltaError(error, 'READ_FAILED', `the basis's ${path} cannot be opened`);
+    }
+    if (file === undefined) throw new DeltaError('BASIS_MISMATCH', `the basis has no file ${path}`);
+    if (file.size !== bytes) {
+      await file.close?.();
+      throw new DeltaError(
+        'BASIS_MISMATCH',
+        `the basis's ${path} has ${file.size} bytes instead of ${bytes}`,
+      );
+    }
+    return file;
+  }
+
+  async #read(file: BasisFile, path: string, offset: number, length: number): Promise<Uint8Array> {
+    let bytes: Uint8Array;
+    try {
+      bytes = await file.read(offset, length);
+    } catch (error) {
+      throw asDeltaError(error, 'READ_FAILED', `the basis's ${path} cannot be read`);
+    }
+    if (bytes.length !== length) {
+      throw new DeltaError('BASIS_MISMATCH', `the basis's ${path} ended while it was read`);
+    }
+    return bytes;
+  }
+
+  async *#range(file: BasisFile, path: string, offset: number, length: number): AsyncGenerator<Uint8Array> {
+    for (let done = 0; done < length; ) {
+      const some = await this.#read(
+        file,
+        path,
+        offset + done,
+        Math.min(length - done, 4 * LIMITS.chunkBytes),
+      );
+      done += some.length;
+      yield some;
+    }
+  }
+
+  async *content(length: number, content: Content): AsyncGenerator<Uint8Array> {
+    if (content.type === 'meta') {
+      yield content.bytes;
+    } else if (content.type === 'solid') {
+      yield* this.solid(length);
+    } else {
+      const { path } = content;
+      const file = await this.#open(path, content.type === 'copy' ? length : content.basisBytes);
+      try {
+        if (content.type === 'copy') yield* this.#range(file, path, 0, length);
+        else yield* this.#patched(file, content);
+      } finally {
+        await file.close?.();
+      }
+    }
+  }
+
+  async *#patched(
+    file: BasisFile,
+    content: Extract<Content, { type: 'windows' }>,
+  ): AsyncGenerator<Uint8Array> {
+    const { path, basisCheck, outputCheck, windows } = content;
+    const before = createHash('sha256');
+    for await (const some of this.#range(file, path, 0, file.size)) before.update(some);
+    if (!before.digest().subarray(0, LIMITS.checkBytes).equals(basisCheck)) {
+      throw new DeltaError(
+        'BASIS_MISMATCH',
+        `the basis's ${path} is not the file that the delta was made from`,
+      );
+    }
+    const after = createHash('sha256');
+    for (const window of windows) {
+      for await (const some of this.#window(file, path, window)) {
+        after.update(some);
+        yield some;
+      }
+    }
+    if (!after.digest().subarray(0, LIMITS.checkBytes).equals(outputCheck)) {
+      throw new DeltaError('CORRUPT', `the patch for ${path} does not give the file that it should`);
+    }
+  }
+
+  async *#window(file: BasisFile, path: string, window: Window): AsyncGenerator<Uint8Array> {
+    const { codec, bytes, sourceOffset, sourceBytes, patchBytes } = window;
+    if (codec === 'copy') {
+      yield* this.#range(file, path, sourceOffset, bytes);
+    } else if (codec === 'literal') {
+      yield* this.solid(bytes);
+    } else {
+      const source = await this.#read(file, path, sourceOffset, sourceBytes);
+      if (codec === 'vcdiff') {
+        yield this.#xdelta3.decode(await this.#reader('patches').take(patchBytes), source, bytes);
+      } else {
+        yield await decompress(await this.#frame(patchBytes), bytes, `the frame for ${path}`, source);
+      }
+    }
+  }
+
+  /** @throws DeltaError `CORRUPT` when a section holds more than was used */
+  async finish(): Promise<void> {
+    for (const reader of this.#readers.values()) await reader.finish();
+    if (this.#frames !== undefined && this.#frames.left > 0) {
+      throw new DeltaError('CORRUPT', 'section frames holds more than is used');
+    }
+  }
+
+  async close(): Promise<void> {
+    for (const reader of this.#readers.values()) await reader.close();
+    await this.#frames?.stream.return(undefined);
+  }
+}
+
+function onlySection(layer: HeaderLayer, kind: Section['kind']): Section | undefined {
+  const found = layer.sections.filter((section) => section.kind === kind);
+  if (found.length > 1) throw new DeltaError('CORRUPT', `the layer has several sections ${kind}`);
+  return found[0];
+}
+
+const ZEROS = Buffer.alloc(LIMITS.chunkBytes);
+
+async function* itemBytes(item: Item, position: number, sources: Sources): AsyncGenerator<Uint8Array> {
+  switch (item.kind) {
+    case 'raw':
+      yield item.bytes;
+      return;
+    case 'header':
+      yield item.block;
+      return;
+    case 'run':
+      yield* sources.solid(item.length);
+      return;
+    case 'content':
+      yield* sources.content(item.length, item.content);
+      return;
+    case 'zeros':
+    case 'pad': {
+      let left = item.kind === 'zeros' ? item.length : (BLOCK - (position % BLOCK)) % BLOCK;
+      for (; left > 0; left -= Math.min(left, ZEROS.length)) yield ZEROS.subarray(0, left);
+      return;
+    }
+  }
+}
+
+function itemLength(item: Item): number {
+  if (item.kind === 'raw') return item.bytes.length;
+  if (item.kind === 'header') return BLOCK;
+  return item.kind === 'pad' ? 0 : item.length;
+}
+
+/** What a digest that does not agree means: the artifact's own bytes were checked before they were used. */
+function mismatch(what: string, suspects: string[]): DeltaError {
+  if (suspects.length === 0) return new DeltaError('CORRUPT', `${what}: the delta contradicts itself`);
+  const some =
+    suspects.slice(0, 3).join(', ') + (suspects.length > 3 ? ` and ${suspects.length - 3} more` : '');
+  return new DeltaError('BASIS_MISMATCH', `${what}: one of these differs in the basis: ${some}`);
+}
+
+/**
+ * Rebuilds one layer from a basis image and a delta, in one pass.
+ *
+ * @param delta  format v1 (docs/delta-format.md)
+ * @param diffId one of `delta.layers`
+ * @param basis  the old image's files, random access by path
+ * @param limits `outputBytesMax` (bytes)
+ * @yields the layer's uncompressed tar, chunks of at most 64 KiB; trust none before the end was reached
+ * @throws DeltaError `NOT_FOUND`, `BASIS_MISMATCH`, `CORRUPT`, `TRUNCATED`, `TOO_LARGE`, `UNSUPPORTED`, `READ_FAILED`
+ */
+export async function* applyLayer(
+  delta: DeltaReader,
+  diffId: string,
+  basis: Basis,
+  limits: ApplyLimits = {},
+): AsyncGenerator<Uint8Array> {
+  const layer = delta.header.layers.find((one) => digestText(one.diffId) === diffId);
+  if (layer === undefined) throw new DeltaError('NOT_FOUND', `the delta holds no layer ${diffId}`);
+  const bytesMax = limits.outputBytesMax ?? LIMITS.outputBytesMax;
+  if (layer.bytes > bytesMax) {
+    throw new DeltaError('TOO_LARGE', `layer ${diffId} has ${layer.bytes} bytes, ${bytesMax} are allowed`);
+  }
+  const { listDigest } = delta.header;
+  const list = listDigest === undefined ? undefined : await listBasis(basis, listDigest);
+  const output = new Output(layer.bytes);
+  const sources = new Sources(delta, layer, basis);
+  try {
+    let checkedAt = 0;
+    let previous: Item['kind'] | undefined;
+    for await (const block of indexBlocks(delta, layer, list)) {
+      while (!block.ended) {
+        const item = block.next();
+        if (item.kind === 'pad' && previous !== 'content') {
+          throw new DeltaError('CORRUPT', 'index: padding without content before it');
+        }
+        previous = item.kind;
+        output.expect(itemLength(item));
+        for await (const bytes of itemBytes(item, output.position, sources)) yield* output.push(bytes);
+        if (!block.ended && output.position - checkedAt < LIMITS.checkEveryBytes) continue;
+        if (!output.digest().subarray(0, LIMITS.checkBytes).equals(block.check())) {
+          throw mismatch(`layer ${diffId} is wrong by byte ${output.position}`, sources.suspects);
+        }
+        checkedAt = output.position;
+        sources.suspects = [];
+      }
+      block.finish();
+    }
+    await sources.finish();
+    if (output.position !== layer.bytes) {
+      throw new DeltaError(
+        'CORRUPT',
+        `layer ${diffId} has ${output.position} bytes instead of ${layer.bytes}`,
+      );
+    }
+    if (!output.digest().equals(layer.diffId)) throw mismatch(`layer ${diffId} is wrong`, sources.suspects);
+    if (layer.bytes > 0) yield output.rest();
+  } finally {
+    await sources.close();
+  }
+}

@@ -1,0 +1,240 @@
+/**
+ * Encodes one layer: walks its tar once, and writes its index and its sections into scratch.
+ *
+ * Invariant: the items written, decoded in order, are the layer bit by bit. The index is written twice, with and without
+ * reference to the basis's listing, since only the end shows whether the listing is worth asking for.
+ */
+import { join } from 'node:path';
+import type { BasisFile, List } from '#deltas/basis.ts';
+import type { ByteSource } from '#deltas/byte-source.ts';
+import type { Content, Window } from '#deltas/index-format.ts';
+import { IndexWriter } from '#deltas/index-writer.ts';
+import { type LayerSource, readLayer } from '#deltas/layer.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import type { Match, Matcher } from '#deltas/match.ts';
+import { SolidWriter, type Stored } from '#deltas/solid-writer.ts';
+import { Spool } from '#deltas/spool.ts';
+import type { TarItem } from '#deltas/tar.ts';
+import { splitHeader } from '#deltas/tar-header.ts';
+import { WindowEncoder } from '#deltas/window-encoder.ts';
+import { compress } from '#deltas/zstd.ts';
+
+/** What became of the layer's contents. Bytes are of the tar, patch bytes as written before further compression. */
+export interface LayerTally {
+  copied: { files: number; bytes: number };
+  patched: { files: number; bytes: number };
+  literal: { files: number; bytes: number };
+  windows: Record<Window['codec'], { count: number; bytes: number; patchBytes: number }>;
+}
+
+export interface EncodedLayer {
+  layer: LayerSource;
+  /** Blocks of the index, compressed, without and with the listing. */
+  plainIndex: Stored[];
+  listedIndex: Stored[];
+  solid: Stored;
+  patches: Stored;
+  frames: Stored;
+  tally: LayerTally;
+  close(): Promise<void>;
+}
+
+export interface LayerContext {
+  matcher: Matcher;
+  list: List;
+  /** Content digests of this layer, hexadecimal, by offset in the tar. */
+  digests: ReadonlyMap<number, string>;
+  /** Content of a basis file that `similar` chose; undefined when it was not spooled. */
+  basisFile(match: Match): BasisFile | undefined;
+  scratchDirectory: string;
+  /** Unique among the layers. */
+  name: string;
+  /** zstd's. */
+  level: number;
+  onBytes(bytes: number): void;
+}
+
+const INDEX_LEVEL = 19;
+
+/** The index in its two forms, block by block, with the checkpoints. */
+class IndexPair {
+  readonly #list: List;
+  #writers: [IndexWriter, IndexWriter];
+  readonly blocks: [Stored[], Stored[]] = [[], []];
+  #checkedAt = 0;
+  #unchecked = 0;
+  #items = 0;
+
+  constructor(list: List) {
+    this.#list = list;
+    this.#writers = [new IndexWriter(undefined), new IndexWriter(list)];
+  }
+
+  write(item: (writer: IndexWriter) => void): void {
+    for (const writer of this.#writers) item(writer);
+  }
+
+  /** After each item; `source` stands behind its last byte. */
+  async itemEnded(source: ByteSource): Promise<void> {
+    this.#items += 1;
+    this.#unchecked += 1;
+    if (source.position - this.#checkedAt >= LIMITS.checkEveryBytes) this.#check(source);
+    const [plain] = this.#writers;
+    if (plain.complete && plain.length >= LIMITS.indexBlockBytes) await this.endBlock(source);
+  }
+
+  #check(source: ByteSource): void {
+    const digest = source.digest().subarray(0, LIMITS.checkBytes);
+    for (const writer of this.#writers) writer.check(digest);
+    this.#checkedAt = source.position;
+    this.#unchecked = 0;
+  }
+
+  async endBlock(source: ByteSource): Promise<void> {
+    if (this.#items === 0) return;
+    if (this.#unchecked > 0) this.#check(source);
+    this.#items = 0;
+    for (const [at, writer] of this.#writers.entries()) {
+      const raw = writer.finish();
+      const packed = await compress(raw, INDEX_LEVEL);
+      this.blocks[at]?.push({ bytes: packed.length, rawBytes: raw.length, stream: () => [packed] });
+    }
+    this.#writers = [new IndexWriter(undefined), new IndexWriter(this.#list)];
+  }
+}
+
+/** @throws DeltaError `BAD_INPUT`, `READ_FAILED`; or the scratch directory's own error */
+export async function encodeLayer(layer: LayerSource, context: LayerContext): Promise<EncodedLayer> {
+  const path = (section: string): string => join(context.scratchDirectory, `${context.name}.${section}`);
+  const solid = new SolidWriter(path('solid'), context.level);
+  const patches = new SolidWriter(path('patches'), context.level);
+  const spool = await Spool.create(path('frames'));
+  const frames = { write: async (bytes: Uint8Array) => void (await spool.append([bytes])) };
+  const windowEncoder = new WindowEncoder({ solid, patches, frames }, context.level);
+  const index = new IndexPair(context.list);
+  const nothing = (): { files: number; bytes: number } => ({ files: 0, bytes: 0 });
+  const none = (): { count: number; bytes: number; patchBytes: number } => ({
+    count: 0,
+    bytes: 0,
+    patchBytes: 0,
+  });
+  const tally: LayerTally = {
+    copied: nothing(),
+    patched: nothing(),
+    literal: nothing(),
+    windows: { copy: none(), literal: none(), vcdiff: none(), 'zstd-dictionary': none() },
+  };
+  const count = (kind: 'copied' | 'patched' | 'literal', bytes: number): void => {
+    tally[kind].files += 1;
+    tally[kind].bytes += bytes;
+  };
+
+  const toSolid = async (pieces: AsyncIterable<Buffer>): Promise<void> => {
+    for await (const piece of pieces) await solid.write(piece);
+  };
+
+  const fileContent = async (item: Extract<TarItem, { kind: 'content' }>): Promise<Content> => {
+    const { entry, length, offset, pieces } = item;
+    const digest = context.digests.get(offset) ?? '';
+    const same = context.matcher.same(entry.path, digest);
+    if (same !== undefined) {
+      for await (const _ of pieces);
+      count('copied', length);
+      return { type: 'copy', path: same.path };
+    }
+    const similar = entry.sparse ? undefined : context.matcher.similar(entry.path, length);
+    const basis = similar === undefined ? undefined : context.basisFile(similar);
+    if (similar === undefined || basis === undefined) {
+      await toSolid(pieces);
+      count('literal', length);
+      return { type: 'solid' };
+    }
+    const windows = await windowEncoder.encode(pieces, length, basis);
+    if (windows.every(({ codec }) => codec === 'literal')) {
+      count('literal', length);
+      return { type: 'solid' };
+    }
+    count('patched', length);
+    for (const { codec, bytes, patchBytes } of windows) {
+      tally.windows[codec].count += 1;
+      tally.windows[codec].bytes += bytes;
+      tally.windows[codec].patchBytes += patchBytes;
+    }
+    return {
+      type: 'windows',
+      path: similar.path,
+      basisBytes: basis.size,
+      basisCheck: Buffer.from(similar.file.digest, 'hex').subarray(0, LIMITS.checkBytes),
+      outputCheck: Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes),
+      windows,
+    };
+  };
+
+  const visit = async (item: TarItem): Promise<boolean> => {
+    switch (item.kind) {
+      case 'entry':
+        return false;
+      case 'header': {
+        const parts = splitHeader(item.block);
+        index.write((writer) => (parts === undefined ? writer.raw(item.block) : writer.header(parts)));
+        return true;
+      }
+      case 'raw':
+        index.write((writer) => writer.raw(item.bytes));
+        return true;
+      case 'zeros':
+        index.write((writer) => writer.zeros(item.length));
+        return true;
+      case 'pad':
+        index.write((writer) => writer.pad());
+        return true;
+      case 'run':
+        await toSolid(item.pieces);
+        index.write((writer) => writer.run(item.length));
+        return true;
+      case 'content': {
+        let content: Content;
+        if (item.meta) {
+          const parts: Buffer[] = [];
+          for await (const piece of item.pieces) parts.push(piece);
+          content = { type: 'meta', bytes: Buffer.concat(parts) };
+        } else {
+          content = await fileContent(item);
+        }
+        index.write((writer) => writer.content(item.length, content));
+        return true;
+      }
+    }
+  };
+
+  let finished = false;
+  try {
+    let end: ByteSource | undefined;
+    let position = 0;
+    await readLayer(layer, async (item, source) => {
+      end = source;
+      if (await visit(item)) await index.itemEnded(source);
+      context.onBytes(source.position - position);
+      position = source.position;
+    });
+    if (end !== undefined) await index.endBlock(end);
+    const encoded: EncodedLayer = {
+      layer,
+      plainIndex: index.blocks[0],
+      listedIndex: index.blocks[1],
+      solid: await solid.finish(),
+      patches: await patches.finish(),
+      frames: { bytes: spool.length, rawBytes: spool.length, stream: () => spool.stream() },
+      tally,
+      close: () => spool.close(),
+    };
+    finished = true;
+    return encoded;
+  } finally {
+    if (!finished) {
+      await solid.abandon();
+      await patches.abandon();
+      await spool.close();
+    }
+  }
+}

@@ -1,0 +1,303 @@
+/**
+ * Makes the artifact that rebuilds one image's layers from another image's files.
+ *
+ * Invariant: inputs are read as streams (each basis layer once, and again those that hold files to patch from; each
+ * new layer twice) and checked against their diffIDs; nothing appears at `output` unless it is whole and on disk.
+ *
+ * Memory: about 250 MB beside the process's own, most of it zstd's tables at level 19; plus about 1 kB for each file
+ * of the two images; whatever the images' bytes. Scratch: the basis files to patch from and the new sections.
+ */
+import { createHash } from 'node:crypto';
+import { mkdtemp, open, rename, rm } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { bodyDigest, type Header, type HeaderLayer, writeHeader } from '#deltas/artifact.ts';
+import { makeList } from '#deltas/basis.ts';
+import type { SectionKind } from '#deltas/codecs.ts';
+import { type FlatFile, flatten, spoolFiles } from '#deltas/flatten.ts';
+import { digestBytes, digestText, type LayerSource, readLayer } from '#deltas/layer.ts';
+import { type EncodedLayer, encodeLayer, type LayerTally } from '#deltas/layer-encoder.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import { Matcher } from '#deltas/match.ts';
+import type { Stored } from '#deltas/solid-writer.ts';
+import { Spool } from '#deltas/spool.ts';
+
+export interface MakeProgress {
+  stage: 'read-target' | 'read-basis' | 'encode' | 'write';
+  /** Bytes of tar, counted within the stage. */
+  doneBytes: number;
+  allBytes: number;
+}
+
+export interface MakeDeltaOptions {
+  /** Config digest (`sha256:…`) of the image that a device has. */
+  basisId: string;
+  basisLayers: readonly LayerSource[];
+  /** Config digest of the image that it is to have. */
+  targetId: string;
+  targetLayers: readonly LayerSource[];
+  /** Exists; a folder of its own is made in it and removed at the end. */
+  scratchDirectory: string;
+  /** File that the artifact is written to; replaced as a whole. */
+  output: string;
+  /**
+   * `auto`: names and lengths are taken from the basis's listing where that makes the artifact at least 1 KiB smaller;
+   * such a one is applied only with a Basis that has `list`. `never` (the default) needs Basis.open alone.
+   */
+  listing?: 'auto' | 'never';
+  onProgress?: (progress: MakeProgress) => void;
+  signal?: AbortSignal;
+}
+
+export interface DeltaSummary {
+  basisId: string;
+  targetId: string;
+  /** Length of the artifact. */
+  bytes: number;
+  /** Length of the tars that it rebuilds. */
+  tarBytes: number;
+  needsList: boolean;
+  headerBytes: number;
+  layers: ({
+    diffId: string;
+    bytes: number;
+    storedBytes: number;
+    sections: Record<SectionKind, number>;
+  } & LayerTally)[];
+}
+
+export interface MadeDelta {
+  path: string;
+  bytes: number;
+  /** `sha256:…` of the artifact. */
+  digest: string;
+  summary: DeltaSummary;
+}
+
+/** zstd's level by the bytes that no basis file has: 19 does some 2 MB/s a core, 12 some 15, 6 some 60. */
+function levelFor(newBytes: number): number {
+  if (newBytes <= 64 * 1024 ** 2) return 19;
+  return newBytes <= 512 * 1024 ** 2 ? 12 : 6;
+}
+
+/**
+ * Encodes those target layers whose diffID the basis does not have.
+ * @throws DeltaError `BAD_INPUT` (an id or a layer is not what it says), `READ_FAILED`; the reason of `signal`; or the
+ * file system's own error when scratch or artifact cannot be written
+ */
+export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
+  const { basisLayers, targetLayers, onProgress, signal } = options;
+  const basisId = digestBytes(options.basisId, 'basisId');
+  const targetId = digestBytes(options.targetId, 'targetId');
+  const known = new Set(basisLayers.map(({ diffId }) => diffId));
+  // A layer may occur twice in an image; once is enough here.
+  const wanted = [...new Map(targetLayers.map((layer) => [layer.diffId, layer])).values()];
+  const layers = wanted.filter(({ diffId }) => !known.has(diffId));
+  for (const { diffId } of [...basisLayers, ...layers]) digestBytes(diffId, 'diffId');
+
+  const counter = (stage: MakeProgress['stage'], of: readonly LayerSource[]): ((bytes: number) => void) => {
+    const allBytes = of.reduce((sum, { bytes }) => sum + bytes, 0);
+    let doneBytes = 0;
+    return (bytes) => {
+      signal?.throwIfAborted();
+      doneBytes += bytes;
+      onProgress?.({ stage, doneBytes, allBytes });
+    };
+  };
+
+  const scratch = await mkdtemp(join(options.scratchDirectory, 'delta-'));
+  let spool: Spool | undefined;
+  const encoded: EncodedLayer[] = [];
+  try {
+    const contents = await readContents(layers, counter('read-target', layers));
+    const image = await flatten(basisLayers, counter('read-basis', basisLayers));
+    const matcher = new Matcher(image);
+    const list = await makeList(image.list());
+
+    const sources = new Set<FlatFile>();
+    let newBytes = 0;
+    for (const { path, digest, bytes, sparse } of contents.flatMap((layer) => [...layer.values()])) {
+      if (matcher.same(path, digest) !== undefined) continue;
+      newBytes += bytes;
+      const similar = sparse ? undefined : matcher.similar(path, bytes);
+      if (similar !== undefined) sources.add(similar.file);
+    }
+    spool = await Spool.create(join(scratch, 'basis'));
+    const starts = await spoolFiles(basisLayers, sources, spool);
+    signal?.throwIfAborted();
+
+    const onBytes = counter('encode', layers);
+    for (const [at, layer] of layers.entries()) {
+      const held = spool;
+      const result = await encodeLayer(layer, {
+        matcher,
+        list,
+        digests: new Map([...(contents[at] ?? [])].map(([offset, { digest }]) => [offset, digest])),
+        basisFile: ({ file }) => {
+          const start = starts.get(file);
+          return start === undefined ? undefined : held.file(start, file.bytes);
+        },
+        scratchDirectory: scratch,
+        name: `layer-${at}`,
+        level: levelFor(newBytes),
+        onBytes,
+      });
+      encoded.push(result);
+    }
+
+    const indexBytes = (key: 'plainIndex' | 'listedIndex'): number =>
+      encoded.reduce((sum, layer) => sum + layer[key].reduce((bytes, block) => bytes + block.bytes, 0), 0);
+    const saving = indexBytes('plainIndex') - indexBytes('listedIndex');
+    const listing = options.listing === 'auto' && saving >= LIMITS.listSavingBytesMin;
+    const sections = encoded.map((layer) => layerSections(layer, listing));
+    const all = sections.flat();
+    const header: Omit<Header, 'codecs'> = {
+      basisId,
+      targetId,
+      listDigest: listing ? list.digest.subarray(0, LIMITS.digestBytes) : undefined,
+      layers: encoded.map(({ layer }, at) => headerLayer(layer, sections[at] ?? [])),
+      bodyBytes: all.reduce((sum, { stored }) => sum + stored.bytes, 0),
+      bodyDigests: [],
+    };
+    for await (const piece of bodyPieces(all)) header.bodyDigests.push(bodyDigest(piece));
+    const head = writeHeader(header);
+    const bytes = head.length + header.bodyBytes;
+    const digest = await writeArtifact(options.output, head, bodyPieces(all), (doneBytes) =>
+      onProgress?.({ stage: 'write', doneBytes, allBytes: bytes }),
+    );
+    return {
+      path: options.output,
+      bytes,
+      digest,
+      summary: {
+        basisId: options.basisId,
+        targetId: options.targetId,
+        bytes,
+        tarBytes: layers.reduce((sum, layer) => sum + layer.bytes, 0),
+        needsList: listing,
+        headerBytes: head.length,
+        layers: encoded.map(({ layer, tally }, at) => {
+          const sizes: Record<SectionKind, number> = { index: 0, solid: 0, patches: 0, frames: 0 };
+          for (const { kind, stored } of sections[at] ?? []) sizes[kind] += stored.bytes;
+          const storedBytes = Object.values(sizes).reduce((sum, size) => sum + size, 0);
+          return { diffId: layer.diffId, bytes: layer.bytes, storedBytes, sections: sizes, ...tally };
+        }),
+      },
+    };
+  } finally {
+    for (const layer of encoded) await layer.close();
+    await spool?.close();
+    await rm(scratch, { recursive: true, force: true });
+  }
+}
+
+interface TargetContent {
+  path: string | undefined;
+  digest: string;
+  bytes: number;
+  sparse: boolean;
+}
+
+/** Digest of each file's content, by offset in its layer's tar. */
+async function readContents(
+  layers: readonly LayerSource[],
+  onBytes: (bytes: number) => void,
+): Promise<Map<number, TargetContent>[]> {
+  const all: Map<number, TargetContent>[] = [];
+  for (const layer of layers) {
+    const contents = new Map<number, TargetContent>();
+    let position = 0;
+    await readLayer(layer, async (item, source) => {
+      if (item.kind === 'content' || item.kind === 'run') {
+        const hash = createHash('sha256');
+        for await (const piece of item.pieces) hash.update(piece);
+        if (item.kind === 'content' && !item.meta) {
+          const { path, sparse } = item.entry;
+          contents.set(item.offset, { path, digest: hash.digest('hex'), bytes: item.length, sparse });
+        }
+      }
+      onBytes(source.position - position);
+      position = source.position;
+    });
+    all.push(contents);
+  }
+  return all;
+}
+
+interface StoredSection {
+  kind: SectionKind;
+  stored: Stored;
+}
+
+function layerSections(layer: EncodedLayer, listing: boolean): StoredSection[] {
+  const index = listing ? layer.listedIndex : layer.plainIndex;
+  const sections: StoredSection[] = index.map((stored) => ({ kind: 'index', stored }));
+  for (const kind of ['solid', 'patches', 'frames'] as const) {
+    if (layer[kind].rawBytes > 0) sections.push({ kind, stored: layer[kind] });
+  }
+  return sections;
+}
+
+function headerLayer(layer: LayerSource, sections: StoredSection[]): HeaderLayer {
+  return {
+    diffId: digestBytes(layer.diffId, 'diffId'),
+    bytes: layer.bytes,
+    sections: sections.map(({ kind, stored }) => ({
+      kind,
+      codec: kind === 'frames' ? 'raw' : 'zstd',
+      offset: 0,
+      bytes: stored.bytes,
+      rawBytes: stored.rawBytes,
+    })),
+  };
+}
+
+/** The body cut at the places where its digests are. */
+async function* bodyPieces(sections: StoredSection[]): AsyncGenerator<Buffer> {
+  let waiting = Buffer.alloc(0);
+  for (const { stored } of sections) {
+    for await (const bytes of stored.stream()) {
+      waiting = Buffer.concat([waiting, bytes]);
+      while (waiting.length >= LIMITS.bodyChunkBytes) {
+        yield waiting.subarray(0, LIMITS.bodyChunkBytes);
+        waiting = waiting.subarray(LIMITS.bodyChunkBytes);
+      }
+    }
+  }
+  if (waiting.length > 0) yield waiting;
+}
+
+/** Written beside its place, flushed, and renamed. @returns its digest */
+async function writeArtifact(
+  path: string,
+  head: Buffer,
+  body: AsyncIterable<Buffer>,
+  onBytes: (doneBytes: number) => void,
+): Promise<string> {
+  const part = `${path}.part`;
+  const hash = createHash('sha256');
+  try {
+    const file = await open(part, 'w', 0o644);
+    try {
+      let done = 0;
+      const write = async (bytes: Buffer): Promise<void> => {
+        hash.update(bytes);
+        await file.writeFile(bytes);
+        done += bytes.length;
+        onBytes(done);
+      };
+      await write(head);
+      for await (const piece of body) await write(piece);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(part, path);
+    const folder = await open(dirname(path), 'r');
+    await folder.sync();
+    await folder.close();
+  } catch (error) {
+    await rm(part, { force: true });
+    throw error;
+  }
+  return digestText(hash.digest());
+}

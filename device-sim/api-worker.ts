@@ -1,0 +1,25 @@
+/** The HTTP API's thread: two minutes of history as JSON take 50 ms, twelve cycles of the board. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { serve } from '@hono/node-server';
+import { createApi } from '#device-sim/api.ts';
+import { createHistory, type HistoryMemory } from '#device-sim/history.ts';
+import { Truth } from '#device-sim/truth.ts';
+
+export interface ApiWork {
+  readonly history: HistoryMemory;
+  readonly truth: SharedArrayBuffer;
+  readonly camera: SharedArrayBuffer;
+  readonly port: number;
+}
+export type ApiWord = { readonly ready: true; readonly port: number } | { readonly batteryPercent: number };
+
+const work = workerData as ApiWork;
+const say = (word: ApiWord): void => parentPort?.postMessage(word);
+const app = createApi({
+  history: createHistory(work.history),
+  truth: new Truth(work.truth),
+  camera: work.camera,
+  nowUs: () => Number(process.hrtime.bigint() / 1_000n),
+  setBattery: (batteryPercent) => say({ batteryPercent }),
+});
+serve({ fetch: app.fetch, hostname: '127.0.0.1', port: work.port }, ({ port }) => say({ ready: true, port }));

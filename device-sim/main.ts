@@ -1,0 +1,59 @@
+/** `node device-sim/main.ts --dir DIR [--seed N] [--port N] [--no-camera] [--no-fifo]`, or `midair sim`. */
+import { parseArgs } from 'node:util';
+import { SimError, type SimOptions } from '#device-sim/options.ts';
+import { startSim } from '#device-sim/sim.ts';
+
+/** Flies until SIGINT or SIGTERM, then leaves nothing behind. Prints one JSON line when ready ({@link Ready}). */
+export const run = async (options: SimOptions): Promise<void> => {
+  const sim = await startSim(options);
+  const stop = (): void => void sim.close();
+  process.once('SIGINT', stop);
+  process.once('SIGTERM', stop);
+  process.stdout.write(`${JSON.stringify(sim.ready)}\n`);
+  try {
+    await sim.ended;
+  } finally {
+    process.off('SIGINT', stop);
+    process.off('SIGTERM', stop);
+    await sim.close();
+  }
+};
+
+/** Number('') would be 0. */
+const numberOf = (text: string): number => (text.trim() === '' ? Number.NaN : Number(text));
+
+const options = (): SimOptions => {
+  const { values } = parseArgs({
+    options: {
+      dir: { type: 'string' },
+      seed: { type: 'string' },
+      port: { type: 'string' },
+      camera: { type: 'boolean', default: true },
+      fifo: { type: 'boolean', default: true },
+      'log-level': { type: 'string' },
+    },
+    allowNegative: true,
+  });
+  const { dir = '', seed, port, camera, fifo, 'log-level': logLevel } = values;
+  return {
+    dir,
+    camera,
+    fifo,
+    ...(seed === undefined ? {} : { seed: numberOf(seed) }),
+    ...(port === undefined ? {} : { port: numberOf(port) }),
+    ...(logLevel === undefined ? {} : { logLevel: logLevel as 'info' }),
+  };
+};
+
+if (import.meta.main) {
+  try {
+    await run(options());
+  } catch (error) {
+    const known =
+      error instanceof SimError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS');
+    process.stderr.write(
+      `midair sim: ${known ? (error as Error).message : String((error as Error).stack)}\n`,
+    );
+    process.exitCode = 1;
+  }
+}

@@ -1,0 +1,139 @@
+/**
+ * One simulated drone, running: the board on this thread, the camera and the HTTP API on their own.
+ *
+ * Invariant: this thread does nothing but the board, so that what the judge sees is the companion's doing. Under
+ * SCHED_FIFO where the system grants it, for this thread alone.
+ */
+import { type Worker as NodeWorker, Worker } from 'node:worker_threads';
+import { pino } from 'pino';
+import type { ApiWord, ApiWork } from '#device-sim/api-worker.ts';
+import { Board } from '#device-sim/board.ts';
+import { createCameraCounts } from '#device-sim/camera.ts';
+import type { CameraWork } from '#device-sim/camera-worker.ts';
+import { Directory } from '#device-sim/directory.ts';
+import { createHistory } from '#device-sim/history.ts';
+import { LIMITS } from '#device-sim/limits.ts';
+import { Link } from '#device-sim/link.ts';
+import { parseOptions, SimError, type SimOptions } from '#device-sim/options.ts';
+import { PARAMETERS } from '#device-sim/parameters.ts';
+import { TRUTH, Truth } from '#device-sim/truth.ts';
+import { native, nowUs } from '#handover/native.ts';
+
+/** The line that is printed once the drone can be used. */
+export interface Ready {
+  readonly ready: true;
+  /** The tty of the flight controller. */
+  readonly rotors: string;
+  /** The unix socket of the camera; null without one. */
+  readonly camera: string | null;
+  readonly url: string;
+  readonly fifo: boolean;
+}
+
+export interface Sim {
+  readonly ready: Ready;
+  /** Rejects if a part fails; resolves after `close`. */
+  readonly ended: Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Below the kernel's own threads, above everything of normal priority. */
+const FIFO_PRIORITY = 10;
+
+/**
+ * @param options see options.ts; parsed here
+ * @throws SimError `INVALID_OPTIONS`, `DIRECTORY`, `ALREADY_RUNNING`, `NO_START`
+ */
+export const startSim = async (options: SimOptions): Promise<Sim> => {
+  const { dir, seed, camera, port, fifo, logLevel } = parseOptions(options);
+  const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
+  const directory = await Directory.open(dir);
+  const truth = new Truth();
+  const history = createHistory();
+  const counts = createCameraCounts();
+  const workers: NodeWorker[] = [];
+  let link: Link | undefined;
+  const failure = Promise.withResolvers<void>();
+  // Whoever waits for `ended` gets it; nobody has to.
+  failure.promise.catch(() => undefined);
+
+  const close = async (): Promise<void> => {
+    const path = link?.path ?? '';
+    link?.close();
+    link = undefined;
+    await Promise.all(workers.splice(0).map((worker) => worker.terminate()));
+    await directory.close(path);
+    failure.resolve();
+  };
+
+  try {
+    const board = new Board({ parameters: PARAMETERS, seed, startUs: nowUs(), history, truth });
+    const apiWork: ApiWork = { history: history.memory, truth: truth.memory, camera: counts, port };
+    const api = startWorker('api-worker', apiWork, failure.reject);
+    workers.push(api);
+    api.on('message', (word: ApiWord) => {
+      if ('batteryPercent' in word) board.setBattery(word.batteryPercent);
+    });
+    const waits: Promise<unknown>[] = [firstWord(api, 'the HTTP API')];
+    if (camera) {
+      const work: CameraWork = { truth: truth.memory, counts, seed, path: directory.camera };
+      const worker = startWorker('camera-worker', work, failure.reject);
+      workers.push(worker);
+      waits.push(firstWord(worker, 'the camera'));
+    }
+    const [bound] = (await Promise.all(waits)) as [{ port: number }];
+
+    let isFifo = false;
+    if (fifo) {
+      try {
+        native.setFifo(0, FIFO_PRIORITY);
+        isFifo = true;
+      } catch (error) {
+        log.warn(
+          { code: (error as NodeJS.ErrnoException).code },
+          'no SCHED_FIFO: the board may be late under load',
+        );
+      }
+    }
+    truth.values[TRUTH.fifo] = Number(isFifo);
+    link = new Link(board, truth);
+    directory.linkRotors(link.path);
+    const ready: Ready = {
+      ready: true,
+      rotors: directory.rotors,
+      camera: camera ? directory.camera : null,
+      url: `http://127.0.0.1:${bound.port}`,
+      fifo: isFifo,
+    };
+    log.info({ tty: link.path, url: ready.url, seed, fifo: isFifo }, 'the drone stands on the ground');
+    return { ready, ended: failure.promise, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+};
+
+const startWorker = (name: string, work: object, failed: (error: Error) => void): NodeWorker => {
+  // The same file beside this one, as source or as built.
+  const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js';
+  const worker = new Worker(new URL(`./${name}.${extension}`, import.meta.url), { workerData: work });
+  worker.on('error', (cause) =>
+    failed(new SimError('NO_START', `${name} failed: ${String(cause)}`, { cause })),
+  );
+  return worker;
+};
+
+const firstWord = async (worker: NodeWorker, what: string): Promise<unknown> =>
+  await new Promise((resolve, reject) => {
+    const fail = (text: string, cause?: unknown): void =>
+      reject(new SimError('NO_START', `${what} ${text}`, { cause }));
+    const timer = setTimeout(() => fail('did not start in time'), LIMITS.startMsMax);
+    worker.once('message', (word) => {
+      clearTimeout(timer);
+      resolve(word);
+    });
+    worker.once('error', (cause) => {
+      clearTimeout(timer);
+      fail(`did not start: ${cause instanceof Error ? cause.message : String(cause)}`, cause);
+    });
+  });

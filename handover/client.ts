@@ -1,0 +1,348 @@
+/**
+ * The app's side of a handover: one session with the device's agent.
+ *
+ * Invariants
+ * - Losing the agent changes nothing: the app flies on, and says what it holds when the agent is back.
+ * - The epoch only rises. A step (RELEASE, GRANT) under an epoch that is not above all seen, and any other message
+ *   under a lower one, is refused and reported.
+ * - What is held changes by steps alone (steps.ts).
+ */
+import { BOUNDS } from '#handover/bounds.ts';
+import { LIMITS } from '#handover/limits.ts';
+import { closeAll, connectLines } from '#handover/lines.ts';
+import {
+  type AgentMessage,
+  type JsonObject,
+  PROTOCOL_VERSION,
+  parseAgentMessage,
+  RESOURCES,
+  type Resource,
+} from '#handover/messages.ts';
+import { Mirror } from '#handover/mirror.ts';
+import { isNativeError } from '#handover/native.ts';
+import { takeFifo } from '#handover/realtime.ts';
+import { type AgentSocket, type Holders, type Message, Steps, textOf } from '#handover/steps.ts';
+
+export interface Readiness {
+  /** Control cycles run in the shadow. */
+  cycles: number;
+  /** How far its outputs were from the prior's, in the app's own measure; 0: equal. */
+  divergence: number;
+}
+export type LogLevel = 'info' | 'warn' | 'error';
+
+export interface JoinOptions {
+  /** Names, at most `LIMITS.nameCharsMax` characters: MIDAIR_APP, MIDAIR_RELEASE. */
+  app: string;
+  release: string;
+  /** MIDAIR_SOCKET. */
+  socketPath: string;
+  /** Versions of the rotors' `state` that this release can take over, and the one that it hands over. */
+  stateVersions: { reads: number[]; writes: number };
+  holders: Holders;
+  /**
+   * Runs the control loop in the prior's shadow until it is good enough to take over; then READY is sent. The mirror
+   * goes on until the rotors are granted. `mirror.available` is false at a first start: there is nothing to follow.
+   * @param signal the candidate is revoked, or the agent is gone
+   */
+  warmUp(mirror: Mirror, signal: AbortSignal): Promise<Readiness>;
+  /** The owner's heartbeat, each `LIMITS.snapIntervalMs`; by default the rotors holder's `snapshot()`. */
+  snapshot?(): JsonObject;
+  /** It is ours for good. */
+  onOwner?(): void;
+  /** The successor has everything for good. When this settles, the agent is asked to stop this process. */
+  onRetire?(): Promise<void> | void;
+  /** This candidate gets nothing and is about to be stopped. By default the process exits. */
+  onRevoked?(code: string, text: string): void;
+  log?(level: LogLevel, text: string, data?: JsonObject): void;
+  /** Run this thread under SCHED_FIFO where the device allows it; if not, the log says which step is missing. */
+  realtime?: 'fifo';
+}
+
+export class Session {
+  readonly #options: JoinOptions;
+  readonly #steps: Steps;
+  #socket: AgentSocket | undefined;
+  #epoch = 0;
+  #closed = false;
+  #retry: NodeJS.Timeout | undefined;
+  #heartbeat: NodeJS.Timeout | undefined;
+  #warming: AbortController | undefined;
+  #mirror: Mirror | undefined;
+  #onMirror: ((mirror: Mirror) => void) | undefined;
+  #readiness: Readiness = { cycles: 0, divergence: 0 };
+
+  constructor(options: JoinOptions) {
+    this.#options = options;
+    this.#steps = new Steps({
+      holders: options.holders,
+      current: () => this.#socket,
+      fault: (code, text) => this.fault(code, text),
+      warn: (text) => this.#log('warn', text),
+      rotors: (turn) => {
+        if (turn === 'granting') this.#endShadow();
+        else this.#beat(turn === 'owned');
+      },
+    });
+  }
+
+  /** The highest epoch that the agent has named. */
+  get epoch(): number {
+    return this.#epoch;
+  }
+  get connected(): boolean {
+    return this.#socket !== undefined;
+  }
+  owns(resource: Resource): boolean {
+    return this.#steps.owns(resource);
+  }
+
+  /** Tells the agent what went wrong here: before the commit it takes everything back to the prior. */
+  fault(code: string, text: string): void {
+    this.#log('error', `${code}: ${text}`);
+    this.#send({
+      type: 'FAULT',
+      epoch: this.#epoch,
+      code: code.slice(0, LIMITS.nameCharsMax),
+      text: text.slice(0, LIMITS.textCharsMax),
+    });
+  }
+
+  /** Leaves the agent, drops everything and stops reconnecting. For the end of the process, not for flight. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#beat(false);
+    this.#endShadow();
+    const socket = this.#socket;
+    this.#socket = undefined;
+    socket?.close();
+    this.#steps.forget();
+    for (const resource of RESOURCES) this.#steps.drop(resource);
+  }
+
+  /** @returns whether a connection was made */
+  connect(): boolean {
+    try {
+      const socket = connectLines(this.#options.socketPath, parseAgentMessage, {
+        onMessage: (message, descriptors) => this.#heard(message, descriptors, socket),
+        onClose: (error) => this.#lost(error),
+      });
+      this.#socket = socket;
+    } catch (error) {
+      if (!isNativeError(error)) throw error;
+      this.#retry = setTimeout(() => this.connect(), BOUNDS.reconnectMs);
+      return false;
+    }
+    this.#hello();
+    return true;
+  }
+
+  #hello(): void {
+    const { app, release, stateVersions } = this.#options;
+    // Those with a descriptor first, so that `fds` and `holds` go together.
+    const { held } = this.#steps;
+    const descriptors = held.flatMap((resource) => {
+      const [first] =
+        resource === 'connections' ? [] : (this.#options.holders[resource]?.descriptors?.() ?? []);
+      return first === undefined ? [] : [{ resource, name: resource as string, fd: first.fd }];
+    });
+    const named = descriptors.map(({ resource }) => resource);
+    this.#socket?.send(
+      {
+        type: 'HELLO',
+        v: PROTOCOL_VERSION,
+        epoch: this.#epoch,
+        app,
+        release,
+        ...stateVersions,
+        holds: [...named, ...held.filter((resource) => !named.includes(resource))],
+      },
+      descriptors,
+    );
+  }
+
+  #lost(error: Error | undefined): void {
+    this.#socket = undefined;
+    this.#endShadow();
+    this.#steps.forget();
+    this.#log('warn', 'the agent is gone; flying on', error === undefined ? {} : { reason: error.message });
+    if (!this.#closed) this.#retry = setTimeout(() => this.connect(), BOUNDS.reconnectMs);
+  }
+
+  #send(message: JsonObject & { type: string }): void {
+    this.#socket?.send(message);
+  }
+  #log(level: LogLevel, text: string, data?: JsonObject): void {
+    this.#options.log?.(level, text, data);
+  }
+
+  // ---------------------------------------------------------------- messages
+
+  #heard(message: AgentMessage, descriptors: Map<string, number>, socket: AgentSocket): void {
+    const continued = message.type === 'GRANT' && this.#steps.continues(message);
+    const isStep = message.type === 'RELEASE' || message.type === 'GRANT';
+    if (message.epoch < this.#epoch || (isStep && message.epoch === this.#epoch && !continued)) {
+      closeAll(descriptors.values());
+      this.fault('STALE_EPOCH', `${message.type} of epoch ${message.epoch}, already at ${this.#epoch}`);
+      return;
+    }
+    this.#epoch = message.epoch;
+    if (message.type === 'GRANT') {
+      this.#steps.grant(message, descriptors, socket);
+      return;
+    }
+    if (message.type === 'SHADOW') {
+      this.#shadow(message, descriptors);
+      return;
+    }
+    closeAll(descriptors.values());
+    switch (message.type) {
+      case 'OFFER':
+        if (message.role === 'candidate') void this.#warmUp(message.epoch, socket);
+        return;
+      case 'PREPARE':
+        this.#send({ type: 'READY', epoch: message.epoch, ...this.#readiness });
+        return;
+      case 'RELEASE':
+        this.#steps.release(message, socket);
+        return;
+      case 'DROP':
+        this.#steps.drop(message.resource);
+        if (message.resource === 'rotors') this.#endShadow();
+        return;
+      case 'COMMIT':
+        void this.#committed(message);
+        return;
+      case 'REVOKE':
+        this.#revoked(message);
+        return;
+    }
+  }
+
+  #shadow({ role }: Message<'SHADOW'>, descriptors: Map<string, number>): void {
+    const fd = descriptors.get('mirror');
+    const { rotors } = this.#options.holders;
+    const source = role === 'source' && this.#steps.owns('rotors') ? rotors : undefined;
+    const taken = fd !== undefined && (role === 'shadow' || source?.mirror !== undefined);
+    closeAll([...descriptors.values()].filter((other) => !taken || other !== fd));
+    if (!taken) return;
+    if (role === 'source') {
+      source?.mirror?.(fd);
+      return;
+    }
+    this.#mirror?.close();
+    this.#mirror = new Mirror(fd);
+    this.#onMirror?.(this.#mirror);
+  }
+
+  async #warmUp(epoch: number, socket: AgentSocket): Promise<void> {
+    this.#warming?.abort();
+    const warming = new AbortController();
+    this.#warming = warming;
+    try {
+      const mirror = this.#mirror ?? (await this.#mirrorSoon());
+      const readiness = await this.#options.warmUp(mirror, warming.signal);
+      if (
+        !Number.isSafeInteger(readiness.cycles) ||
+        !(readiness.divergence >= 0 && readiness.divergence < Infinity)
+      ) {
+        throw new RangeError(`not a readiness: ${JSON.stringify(readiness)}`);
+      }
+      this.#readiness = { cycles: readiness.cycles, divergence: readiness.divergence };
+      if (warming.signal.aborted || this.#socket !== socket) return;
+      this.#send({ type: 'READY', epoch, ...this.#readiness });
+    } catch (error) {
+      if (!warming.signal.aborted) this.fault('WARM_UP_FAILED', textOf(error));
+    }
+  }
+
+  /** SHADOW follows the OFFER, if there is a prior to follow. */
+  #mirrorSoon(): Promise<Mirror> {
+    return new Promise((resolve) => {
+      const settle = (mirror: Mirror): void => {
+        clearTimeout(timer);
+        this.#onMirror = undefined;
+        resolve(mirror);
+      };
+      const timer = setTimeout(() => settle(new Mirror()), BOUNDS.mirrorWaitMs);
+      this.#onMirror = settle;
+    });
+  }
+
+  #endShadow(): void {
+    this.#warming?.abort();
+    this.#warming = undefined;
+    this.#onMirror?.(new Mirror());
+    this.#mirror?.close();
+    this.#mirror = undefined;
+  }
+
+  async #committed({ role, epoch }: Message<'COMMIT'>): Promise<void> {
+    if (role === 'owner') {
+      this.#log('info', 'committed: the drone is ours', { epoch });
+      this.#options.onOwner?.();
+      return;
+    }
+    const { held } = this.#steps;
+    if (held.length > 0) {
+      this.fault('UNEXPECTED_MESSAGE', `retired while holding ${held.join(', ')}`);
+      return;
+    }
+    try {
+      await this.#options.onRetire?.();
+    } catch (error) {
+      this.#log('error', 'the last work before retiring failed', { reason: textOf(error) });
+    }
+    this.#send({ type: 'RETIRE', epoch });
+  }
+
+  #revoked({ code, text }: Message<'REVOKE'>): void {
+    const { held } = this.#steps;
+    if (held.length > 0) {
+      // Only what was given back can be refused: whoever flies, flies on.
+      this.fault('UNEXPECTED_MESSAGE', `revoked while holding ${held.join(', ')}`);
+      return;
+    }
+    this.#log('warn', `revoked: ${text}`, { code });
+    this.close();
+    if (this.#options.onRevoked !== undefined) this.#options.onRevoked(code, text);
+    else process.exit(0);
+  }
+
+  // ---------------------------------------------------------------- heartbeat
+
+  #beat(on: boolean): void {
+    clearInterval(this.#heartbeat);
+    this.#heartbeat = on ? setInterval(() => this.#snap(), LIMITS.snapIntervalMs) : undefined;
+    if (on) this.#snap();
+  }
+
+  #snap(): void {
+    const rotors = this.#options.holders.rotors as { snapshot?(): JsonObject } | undefined;
+    // One that waits would only be older when it is read.
+    if (this.#socket === undefined || this.#socket.queuedBytes > 0) return;
+    const payload = this.#options.snapshot === undefined ? rotors?.snapshot?.() : this.#options.snapshot();
+    if (payload !== undefined) this.#send({ type: 'SNAP', epoch: this.#epoch, payload });
+  }
+}
+
+/**
+ * Joins the device: connects to the agent, takes what it grants, and lets go when it asks. If the agent is not
+ * there (yet, or any more), it is looked for each `BOUNDS.reconnectMs`.
+ *
+ * @returns at once; grants may come as soon as the caller's turn of the event loop ends
+ */
+export const join = (options: JoinOptions): Promise<Session> => {
+  const session = new Session(options);
+  if (options.realtime === 'fifo') {
+    const missing = takeFifo();
+    options.log?.(
+      missing === undefined ? 'info' : 'warn',
+      missing === undefined ? 'running under SCHED_FIFO' : `no SCHED_FIFO: ${missing}`,
+    );
+  }
+  session.connect();
+  return Promise.resolve(session);
+};

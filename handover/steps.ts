@@ -1,0 +1,200 @@
+/**
+ * What an app holds, and the steps by which that changes: RELEASE, GRANT and DROP.
+ *
+ * Invariants
+ * - One step at a time, in the order in which the agent asked.
+ * - A RELEASED that did not reach the agent did not happen: the resource is used again.
+ * - A resource counts as held from the moment its holder may act until its RELEASED is with the kernel.
+ */
+import { Joined, split } from '#handover/batches.ts';
+import { BOUNDS } from '#handover/bounds.ts';
+import type { Holder, Released } from '#handover/holder.ts';
+import type { LineSocket } from '#handover/lines.ts';
+import { type AgentMessage, ProtocolError, RESOURCES, type Resource } from '#handover/messages.ts';
+
+export type AgentSocket = LineSocket<AgentMessage>;
+export type Message<T extends AgentMessage['type']> = Extract<AgentMessage, { type: T }>;
+export type Holders = { readonly [R in Resource]?: Holder };
+
+/** What the steps need of their session. */
+export interface Host {
+  readonly holders: Holders;
+  /** The agent's connection now; another one than a step came by means that its agent is gone. */
+  current(): AgentSocket | undefined;
+  fault(code: string, text: string): void;
+  warn(text: string): void;
+  /** `granting` and `owned` in this order, `leaving` at any time: the shadow ends, the heartbeat begins, it ends. */
+  rotors(turn: 'granting' | 'owned' | 'leaving'): void;
+}
+
+type Step = Message<'RELEASE'> | (Message<'GRANT'> & { joined: Joined });
+
+export class Steps {
+  readonly #host: Host;
+  readonly #owned = new Set<Resource>();
+  #joining: { epoch: number; resource: Resource; joined: Joined } | undefined;
+  #running = false;
+  readonly #waiting: { step: Step; socket: AgentSocket }[] = [];
+  /** Of each resource's last grant. */
+  readonly #epochs = new Map<Resource, number>();
+
+  constructor(host: Host) {
+    this.#host = host;
+  }
+
+  /** In the order of RESOURCES. */
+  get held(): Resource[] {
+    return RESOURCES.filter((resource) => this.#owned.has(resource));
+  }
+  owns(resource: Resource): boolean {
+    return this.#owned.has(resource);
+  }
+  /** Whether this is a further line of a GRANT whose first line was accepted. */
+  continues({ epoch, resource }: Message<'GRANT'>): boolean {
+    return this.#joining?.epoch === epoch && this.#joining.resource === resource;
+  }
+
+  release(message: Message<'RELEASE'>, socket: AgentSocket): void {
+    this.#enqueue(message, socket);
+  }
+
+  grant(message: Message<'GRANT'>, descriptors: ReadonlyMap<string, number>, socket: AgentSocket): void {
+    const { epoch, resource } = message;
+    if (!this.continues(message)) {
+      this.#joining?.joined.drop();
+      this.#joining = { epoch, resource, joined: new Joined() };
+    }
+    const joined = this.#joining?.joined;
+    if (joined === undefined) return;
+    try {
+      joined.add(message.payload, descriptors);
+    } catch (error) {
+      this.#joining = undefined;
+      if (!(error instanceof ProtocolError)) throw error;
+      this.#host.fault(error.code, error.message);
+      return;
+    }
+    if (message.more) return;
+    this.#joining = undefined;
+    this.#enqueue({ ...message, joined }, socket);
+  }
+
+  drop(resource: Resource): void {
+    this.#owned.delete(resource);
+    if (resource === 'rotors') this.#host.rotors('leaving');
+    this.#host.holders[resource]?.drop();
+  }
+
+  /** The agent is gone: what it asked and was not begun is forgotten. What is held is held. */
+  forget(): void {
+    this.#joining?.joined.drop();
+    this.#joining = undefined;
+    for (const { step } of this.#waiting.splice(0)) if (step.type === 'GRANT') step.joined.drop();
+  }
+
+  #enqueue(step: Step, socket: AgentSocket): void {
+    if (this.#waiting.length >= BOUNDS.stepsWaitingMax) {
+      if (step.type === 'GRANT') step.joined.drop();
+      this.#host.fault('UNEXPECTED_MESSAGE', `${this.#waiting.length} steps wait already`);
+      return;
+    }
+    this.#waiting.push({ step, socket });
+    if (!this.#running) void this.#run();
+  }
+
+  /** The first step begins within the caller's turn: nothing waits between the socket and the holder. */
+  async #run(): Promise<void> {
+    this.#running = true;
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      const { step, socket } = next;
+      try {
+        if (step.type === 'RELEASE') await this.#release(step, socket);
+        else await this.#grant(step, socket);
+      } catch (error) {
+        this.#host.fault(codeOf(error), `${step.type} of the ${step.resource}: ${textOf(error)}`);
+      }
+    }
+    this.#running = false;
+  }
+
+  async #release({ resource, epoch, deadlineMs }: Message<'RELEASE'>, socket: AgentSocket): Promise<void> {
+    const holder = this.#host.holders[resource];
+    if (holder === undefined || !this.#owned.has(resource)) {
+      this.#host.fault('NOT_OWNER', `the ${resource} cannot be released`);
+      return;
+    }
+    if (resource === 'rotors') this.#host.rotors('leaving');
+    const released = await holder.release(deadlineMs);
+    if (await this.#deliver(resource, epoch, released, socket)) {
+      this.#owned.delete(resource);
+      holder.drop();
+      return;
+    }
+    this.#host.warn(`nobody heard that the ${resource} were let go: going on with them`);
+    await this.#resume(resource, holder, released);
+  }
+
+  async #resume(resource: Resource, holder: Holder, { payload, descriptors }: Released): Promise<void> {
+    const own = descriptors ?? holder.descriptors?.() ?? [];
+    try {
+      await holder.grant({
+        from: 'release',
+        payload,
+        descriptors: new Map(own.map(({ name, fd }) => [name, fd])),
+        epoch: this.#epochs.get(resource) ?? 0,
+      });
+    } catch (error) {
+      this.drop(resource);
+      throw error;
+    }
+    if (resource === 'rotors') this.#host.rotors('owned');
+  }
+
+  /** False: the agent will not hear of it. */
+  #deliver(resource: Resource, epoch: number, released: Released, socket: AgentSocket): Promise<boolean> {
+    if (this.#host.current() !== socket) return Promise.resolve(false);
+    const batches = split(released);
+    return new Promise((resolve) => {
+      for (const [at, { payload, descriptors }] of batches.entries()) {
+        const more = at < batches.length - 1;
+        const line = { type: 'RELEASED', epoch, resource, payload, ...(more ? { more } : {}) };
+        if (!socket.send(line, descriptors, more ? undefined : resolve)) {
+          resolve(false);
+          return;
+        }
+      }
+    });
+  }
+
+  async #grant(step: Extract<Step, { type: 'GRANT' }>, socket: AgentSocket): Promise<void> {
+    const { resource, epoch, from, joined } = step;
+    const holder = this.#host.holders[resource];
+    if (holder === undefined) {
+      joined.drop();
+      this.#host.fault('NO_HOLDER', `this app has no use for the ${resource}`);
+      return;
+    }
+    if (resource === 'rotors') this.#host.rotors('granting');
+    this.#epochs.set(resource, epoch);
+    if (this.#owned.has(resource)) {
+      joined.drop();
+      await holder.renew?.(epoch);
+    } else {
+      this.#owned.add(resource);
+      try {
+        await holder.grant({ from, payload: joined.payload, descriptors: joined.descriptors, epoch });
+      } catch (error) {
+        this.drop(resource);
+        throw error;
+      }
+    }
+    const current = this.#host.current();
+    // To another agent, HELLO has said it.
+    if (current === socket) socket.send({ type: 'GRANTED', epoch, resource });
+    if (resource === 'rotors') this.#host.rotors('owned');
+  }
+}
+
+export const textOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+const codeOf = (error: unknown): string =>
+  error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'APP_ERROR';

@@ -1,0 +1,295 @@
+/**
+ * Live websockets, passed on as open connections: the far side sees nothing but the next message.
+ *
+ * Invariants
+ * - Every byte that a client sent is parsed by exactly one holder: what this one had read of a message whose end
+ *   has not come is rebuilt as frames (websocket-head.ts), what it had not read waits in the kernel.
+ * - What this one had sent is with the kernel before the connection is passed; the frame it was writing is whole.
+ * - What cannot move is closed with 1012 (service restart) and counted: compression contexts and TLS live in the
+ *   process, a message half sent by the app cannot be finished by another one, and a client that does not take
+ *   its bytes within `BOUNDS.websocketFlushMsMax` would hold up the flight.
+ *
+ * `ws` has no public way to do this; what is used of its inside is named in one interface and looked for before
+ * a connection is touched, so that another version of it closes connections (1012) instead of breaking them.
+ */
+import { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import * as v from 'valibot';
+import { WebSocket } from 'ws';
+import { BOUNDS } from '#handover/bounds.ts';
+import { type Grant, type Holder, HolderError, type Released } from '#handover/holder.ts';
+import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
+import type { JsonObject } from '#handover/messages.ts';
+import { native } from '#handover/native.ts';
+import { type Receiver, receiverHead, receiverIsKnown } from '#handover/websocket-head.ts';
+
+const RESTART = 1012;
+
+interface Inside {
+  _socket: (Socket & { _handle: Handle | null; _read: () => void }) | null;
+  _receiver: Receiver;
+  _sender: { _bufferedBytes: number; _state: number; _queue: unknown[]; _firstFragment: boolean };
+  _extensions: Record<string, unknown>;
+  _isServer: boolean;
+  _protocol: string;
+  _readyState: number;
+  _closeTimer: NodeJS.Timeout | null;
+  setSocket(socket: Socket, head: Buffer, options: object): void;
+}
+interface Handle {
+  readonly fd: number;
+  readonly writeQueueSize: number;
+  /** Node's note of whether it has asked for bytes. */
+  reading: boolean;
+  readStop(): number;
+  close(): void;
+}
+
+const entrySchema = v.object({
+  fd: v.string(),
+  protocol: v.string(),
+  head: v.pipe(v.string(), v.base64()),
+  meta: v.record(v.string(), v.unknown()),
+});
+const payloadSchema = v.object({
+  connections: v.array(entrySchema),
+  closed: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), 0),
+});
+/** `closed`: how many could not move. */
+export type ConnectionsPayload = JsonObject & v.InferOutput<typeof payloadSchema>;
+type Entry = v.InferOutput<typeof entrySchema>;
+
+export interface WebSocketsOptions {
+  /** A connection that came from the prior: attach its listeners, synchronously; nothing has been read of it yet. */
+  onAdopt(socket: WebSocket, meta: JsonObject): void;
+  /** Bytes of one message; as given to the app's WebSocketServer. */
+  maxPayload?: number;
+}
+
+const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
+
+export class WebSockets implements Holder<ConnectionsPayload> {
+  readonly #options: WebSocketsOptions;
+  readonly #sockets = new Map<WebSocket, JsonObject>();
+  #owns = false;
+  /** Our duplicates of what was released, until `drop`. */
+  #moved: number[] = [];
+
+  constructor(options: WebSocketsOptions) {
+    this.#options = options;
+  }
+
+  get owns(): boolean {
+    return this.#owns;
+  }
+  get size(): number {
+    return this.#sockets.size;
+  }
+  /** Those that are open here; empty while another version owns them. */
+  [Symbol.iterator](): IterableIterator<WebSocket> {
+    return this.#sockets.keys();
+  }
+
+  /**
+   * Takes charge of a connection that this app accepted. One that comes while another version owns them is closed
+   * with 1012: its client connects again, and reaches that version.
+   * @param meta what a successor needs to know of it, at most `BOUNDS.websocketMetaBytesMax` as JSON; kept by
+   *   reference, so that its fields may be brought up to date
+   */
+  add(socket: WebSocket, meta: JsonObject = {}): void {
+    if (!this.#owns) {
+      socket.close(RESTART);
+      return;
+    }
+    this.#sockets.set(socket, meta);
+    // An error is followed by 'close'; an app that does not listen for it shall not fall from the sky.
+    socket.on('error', () => {});
+    socket.once('close', () => this.#sockets.delete(socket));
+  }
+
+  /** Sends to all. While another version owns them there are none. */
+  broadcast(data: string | Uint8Array): void {
+    for (const socket of this.#sockets.keys()) {
+      if (socket.readyState === WebSocket.OPEN) socket.send(data);
+    }
+  }
+
+  async grant(grant: Grant<ConnectionsPayload>): Promise<void> {
+    const descriptors = new Map(grant.descriptors);
+    try {
+      const { connections } =
+        grant.payload === null ? { connections: [] } : v.parse(payloadSchema, grant.payload);
+      this.#owns = true;
+      let count = 0;
+      for (const entry of connections) {
+        const fd = descriptors.get(entry.fd);
+        if (fd === undefined) throw new HolderError('NO_DESCRIPTOR', `no descriptor "${entry.fd}"`);
+        descriptors.delete(entry.fd);
+        // After an undelivered release the descriptors are our own duplicates, not to be closed by `drop`.
+        this.#moved = this.#moved.filter((moved) => moved !== fd);
+        this.#adopt(fd, entry);
+        count += 1;
+        if (count % BOUNDS.websocketTurnCountMax === 0) await turn();
+      }
+    } finally {
+      closeAll(descriptors.values());
+      this.#moved = this.#moved.filter((moved) => ![...descriptors.values()].includes(moved));
+    }
+  }
+
+  async release(deadlineMs: number): Promise<Released<ConnectionsPayload>> {
+    if (!this.#owns) throw new HolderError('NOT_OWNER', 'the connections are not ours');
+    this.#owns = false;
+    const sockets = [...this.#sockets];
+    this.#sockets.clear();
+    const untilMs = performance.now() + Math.min(BOUNDS.websocketFlushMsMax, deadlineMs / 2);
+    const moving: [WebSocket, JsonObject][] = [];
+    let closed = 0;
+    for (const [socket, meta] of sockets) {
+      // A client that is saying goodbye stays with who said it first.
+      if (socket.readyState !== WebSocket.OPEN) continue;
+      if (canMove(socket, meta)) {
+        freeze(socket);
+        moving.push([socket, meta]);
+      } else {
+        socket.close(RESTART);
+        closed += 1;
+      }
+    }
+    const connections: Entry[] = [];
+    const descriptors: NamedDescriptor[] = [];
+    for (const [at, [socket, meta]] of moving.entries()) {
+      if (at > 0 && at % BOUNDS.websocketTurnCountMax === 0) await turn();
+      while (!flushed(socket) && performance.now() < untilMs) await pause(1);
+      const head = flushed(socket) ? headOf(socket) : undefined;
+      if (head === undefined || head.length > BOUNDS.websocketHeadBytesMax) {
+        thawAndClose(socket);
+        closed += 1;
+        continue;
+      }
+      const name = `c${connections.length}`;
+      const fd = letGo(socket);
+      this.#moved.push(fd);
+      descriptors.push({ name, fd });
+      connections.push({ fd: name, protocol: inside(socket)._protocol, head: head.toString('base64'), meta });
+    }
+    return { payload: { connections, closed } as ConnectionsPayload, descriptors };
+  }
+
+  drop(): void {
+    this.#owns = false;
+    closeAll(this.#moved.splice(0));
+    // Only if they are dropped without a release: their clients connect again, to whoever owns them.
+    for (const socket of this.#sockets.keys()) socket.close(RESTART);
+    this.#sockets.clear();
+  }
+
+  #adopt(fd: number, { protocol, head, meta }: Entry): void {
+    const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+    socket.pause();
+    const socketOfWs = new WebSocket(null as unknown as string, undefined, { autoPong: true } as object);
+    const it = inside(socketOfWs);
+    it._protocol = protocol;
+    it.setSocket(socket, Buffer.from(head, 'base64'), {
+      allowSynchronousEvents: true,
+      maxPayload: this.#options.maxPayload ?? 1024 * 1024,
+      maxBufferedChunks: 0,
+      maxFragments: 0,
+      skipUTF8Validation: false,
+    });
+    this.add(socketOfWs, meta as JsonObject);
+    this.#options.onAdopt(socketOfWs, meta as JsonObject);
+    socket.resume();
+  }
+}
+
+const inside = (socket: WebSocket): Inside => socket as unknown as Inside;
+
+const canMove = (socket: WebSocket, meta: JsonObject): boolean => {
+  const { _socket, _receiver, _sender, _extensions, _isServer } = inside(socket);
+  return (
+    _isServer === true &&
+    _socket instanceof Socket &&
+    !(_socket instanceof TLSSocket) &&
+    typeof _socket._handle?.fd === 'number' &&
+    _socket._handle.fd >= 0 &&
+    typeof _socket._handle.readStop === 'function' &&
+    typeof _extensions === 'object' &&
+    Object.keys(_extensions).length === 0 &&
+    typeof _sender?._bufferedBytes === 'number' &&
+    _sender._firstFragment === true &&
+    receiverIsKnown(_receiver) &&
+    Buffer.byteLength(JSON.stringify(meta)) <= BOUNDS.websocketMetaBytesMax
+  );
+};
+
+/** Nothing is read from here on, whatever Node's stream asks for, and nothing more is sent. */
+const freeze = (socket: WebSocket): void => {
+  const it = inside(socket);
+  const { _socket } = it;
+  if (_socket === null) return;
+  _socket._read = () => {};
+  _socket.pause();
+  if (_socket._handle !== null) {
+    _socket._handle.readStop();
+    _socket._handle.reading = false;
+  }
+  it._readyState = WebSocket.CLOSING;
+};
+
+const flushed = (socket: WebSocket): boolean => {
+  const { _socket, _sender } = inside(socket);
+  return (
+    _socket !== null &&
+    _socket.writableLength === 0 &&
+    (_socket._handle?.writeQueueSize ?? 0) === 0 &&
+    _sender._bufferedBytes === 0 &&
+    _sender._state === 0 &&
+    _sender._queue.length === 0
+  );
+};
+
+/** All that was read and not yet given to the app, as a client would send it again. */
+const headOf = (socket: WebSocket): Buffer | undefined => {
+  const { _socket, _receiver } = inside(socket);
+  if (_socket === null || _socket._handle === null || _socket.destroyed) return undefined;
+  const parsed = receiverHead(_receiver);
+  if (parsed === undefined) return undefined;
+  _socket.removeAllListeners('data');
+  const parts = [parsed];
+  for (let rest = _socket.read() as Buffer | null; rest !== null; rest = _socket.read() as Buffer | null) {
+    parts.push(rest);
+  }
+  return Buffer.concat(parts);
+};
+
+/** A duplicate of its descriptor; the original is closed without a word to the far side. */
+const letGo = (socket: WebSocket): number => {
+  const it = inside(socket);
+  const { _socket } = it;
+  const handle = _socket?._handle;
+  if (_socket == null || handle == null) throw new Error('invariant: headOf has looked for the handle');
+  const fd = native.duplicate(handle.fd);
+  clearTimeout(it._closeTimer ?? undefined);
+  socket.removeAllListeners();
+  it._receiver.removeAllListeners();
+  _socket.removeAllListeners();
+  _socket.on('error', () => {});
+  _socket._handle = null;
+  handle.close();
+  _socket.destroy();
+  it._readyState = WebSocket.CLOSED;
+  return fd;
+};
+
+const thawAndClose = (socket: WebSocket): void => {
+  const it = inside(socket);
+  const { _socket } = it;
+  it._readyState = WebSocket.OPEN;
+  socket.close(RESTART);
+  if (_socket === null) return;
+  Reflect.deleteProperty(_socket, '_read');
+  _socket.resume();
+  setTimeout(() => socket.terminate(), BOUNDS.websocketCloseMsMax).unref();
+};

@@ -1,0 +1,115 @@
+/**
+ * The example app is replaced in flight: two real processes of it, the real simulator, a browser's connection open.
+ * Measures real time, so it runs alone: @flight
+ */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { nowUs } from '#handover/native.ts';
+import { Bench, until, Viewer } from '#test/app-kit.ts';
+
+const bench = new Bench();
+const viewers: Viewer[] = [];
+const look = (): Viewer => {
+  const viewer = new Viewer(bench.panelUrl);
+  viewers.push(viewer);
+  return viewer;
+};
+
+beforeAll(async () => {
+  await bench.open();
+});
+afterAll(async () => {
+  for (const { socket } of viewers) socket.terminate();
+  await bench.close();
+});
+
+it('V1 takes off, hovers, and shows itself', async () => {
+  expect(await bench.update('v1')).toMatchObject({ type: 'updated', owner: 'v1' });
+  const viewer = look();
+  await until('V1 hovers', () => viewer.last?.phase === 'hover');
+  expect(viewer.hellos).toMatchObject([{ release: 'v1', views: [{ kind: 0, id: 'visible' }] }]);
+  const fromUs = nowUs();
+  await until('three seconds of hover', () => nowUs() - fromUs > 3_000_000);
+  const judged = await bench.sim.judge(fromUs, nowUs());
+  expect(judged).toMatchObject({ doubled: 0, stale: 0, ignored: 0, invalid: 0, failsafes: 0 });
+  expect(judged.attitudeDegRms).toBeLessThan(0.4);
+  expect(judged.altitudeErrorMMax).toBeLessThan(0.1);
+  expect(viewer.frames[0].length).toBeGreaterThan(40);
+  expect(viewer.frames[1]).toEqual([]);
+  expect(viewer.gaps(0)).toEqual({ lost: 0, wrong: 0 });
+});
+
+it('V2 takes over in flight: no frame lost, no socket closed, no command doubled or stale', async () => {
+  const [first] = viewers as [Viewer];
+  const more = Array.from({ length: 5 }, look);
+  await until('all are greeted', () => more.every((viewer) => viewer.hellos.length === 1));
+  const fromUs = nowUs();
+  expect(await bench.update('v2', 'drone-v2')).toMatchObject({ type: 'updated', owner: 'v2' });
+  await until('V1 is stopped', () => bench.versions.get('v1')?.child.exitCode !== null);
+  await until('a second of V2', () => (first.frames[1].length ?? 0) > 15);
+  const judged = await bench.sim.judge(fromUs, nowUs());
+  expect(judged).toMatchObject({ doubled: 0, stale: 0, ignored: 0, invalid: 0, failsafes: 0 });
+  expect(judged.epochs.length).toBe(2);
+  expect(judged.missedCycles - judged.missedCyclesBoardLate).toBeLessThanOrEqual(3);
+  expect(judged.attitudeDegMax).toBeLessThan(2);
+
+  for (const viewer of viewers) {
+    expect(viewer.closed).toBe(null);
+    expect(viewer.hellos.map(({ release }) => release)).toEqual(['v1', 'v2']);
+    expect(viewer.hellos[1]?.views.map(({ id }) => id)).toEqual(['visible', 'thermal']);
+    expect(viewer.gaps(0)).toEqual({ lost: 0, wrong: 0 });
+    expect(viewer.gaps(1)).toEqual({ lost: 0, wrong: 0 });
+    expect(viewer.last?.release).toBe('v2');
+  }
+  // The gyro's trace has no hole at the handover: V2 had the samples from its shadow.
+  const times = first.telemetry.flatMap(({ trace }) => trace.map(([us]) => us));
+  const seen = [...new Set(times)].sort((a, b) => a - b).filter((us) => us > fromUs);
+  const holes = seen.slice(1).filter((us, i) => us - (seen[i] as number) > 12_000);
+  expect(holes.length).toBeLessThanOrEqual(judged.missedCyclesBoardLate);
+
+  const page = await fetch(new URL('/views/thermal.js', bench.panelUrl));
+  expect(page.status).toBe(200);
+  expect((await fetch(new URL('/../package.json', bench.panelUrl))).status).toBe(404);
+});
+
+it.each([
+  ['exits-at-start', 'leaves before it says a word'],
+  ['crashes-after-grant', 'dies while it flies'],
+])('a successor that %s: %s, and V2 flies on', async (broken) => {
+  const [viewer] = viewers as [Viewer];
+  const fromUs = nowUs();
+  const outcome = await bench.update(broken, `broken/${broken}`);
+  expect(outcome).toMatchObject({ type: 'failed', owner: 'v2' });
+  const told = viewer.telemetry.length;
+  await until('V2 tells of its flight', () =>
+    viewer.telemetry.slice(told).some(({ release }) => release === 'v2'),
+  );
+  const judged = await bench.sim.judge(fromUs, nowUs());
+  expect(judged).toMatchObject({ doubled: 0, stale: 0, failsafes: 0 });
+  expect(judged.attitudeDegMax).toBeLessThan(5);
+  expect(viewer.closed).toBe(null);
+  expect(bench.versions.get('v2')?.child.exitCode).toBe(null);
+});
+
+it('a successor that is never ready is taken back, and V2 has not noticed', async () => {
+  const fromUs = nowUs();
+  const before = bench.outcomes.length;
+  bench.start('never-ready', 'broken/never-ready');
+  await until('it warms up', () =>
+    bench.reports.some(({ type, atUs }) => type === 'handover.warming' && atUs > fromUs),
+  );
+  await until('two seconds', () => nowUs() - fromUs > 2_000_000);
+  expect(bench.outcomes.length).toBe(before);
+  bench.coordinator.abort({ code: 'WARM_TIMEOUT', text: 'not ready in time' });
+  await until('settled', () => bench.outcomes.length > before);
+  expect(bench.outcomes.at(-1)).toMatchObject({ type: 'failed', owner: 'v2' });
+  const judged = await bench.sim.judge(fromUs, nowUs());
+  expect(judged).toMatchObject({ doubled: 0, stale: 0, failsafes: 0 });
+  expect(judged.epochs.length).toBe(1);
+});
+
+it('and the next good one still takes over', async () => {
+  const [viewer] = viewers as [Viewer];
+  expect(await bench.update('v3', 'drone-v2')).toMatchObject({ type: 'updated', owner: 'v3' });
+  await until('V3 tells of its flight', () => viewer.last?.release === 'v3' && viewer.last.phase === 'hover');
+  expect(viewer.closed).toBe(null);
+});
