@@ -97,13 +97,18 @@ async function machineEngine(): Promise<Engine | undefined> {
     if (named) throw new EngineError('ENGINE_SILENT', `DOCKER_HOST=${named}: there is no such socket`);
     return undefined;
   }
-  const docker = connect(url);
   try {
     await ping(url);
   } catch (cause) {
     if (!named) return undefined;
     throw new EngineError('ENGINE_SILENT', `DOCKER_HOST=${named} does not answer`, { cause });
   }
+  return engineAt(url);
+}
+
+/** An engine that runs, whoever started it. It is never swept or stopped from here. */
+export async function engineAt(url: string): Promise<Engine> {
+  const docker = connect(url);
   const info = await docker.info();
   return {
     url,

@@ -91,12 +91,13 @@ export class WindowEncoder {
     const window = { bytes: target.length, sourceOffset, sourceBytes };
 
     const vcdiff = this.#encoder.encode(target, source);
-    const [literal, frame, squeezed] = await Promise.all([
-      compress(target, this.#level),
+    const [frame, squeezed] = await Promise.all([
       compress(target, this.#level, source),
       vcdiff === undefined ? undefined : compress(vcdiff, this.#level),
     ]);
-    const literalCost = literal.length;
+    // Where the old file helps that much, it is not worth finding out how the new one would do alone.
+    const helps = frame.length < target.length / 8;
+    const literalCost = helps ? target.length : (await compress(target, this.#level)).length;
     const frameCost = frame.length + patchCost;
     const vcdiffCost =
       squeezed === undefined ? Infinity : Math.max(squeezed.length - SHARED_BYTES, 8) + patchCost;

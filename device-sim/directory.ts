@@ -4,10 +4,10 @@
  * Invariant: one simulator a directory. The lock is a listening socket, which ends with its process however that ends:
  * whoever connects to it knows that a simulator runs; a socket that refuses is a leftover and is replaced.
  */
-import { readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, readlinkSync, renameSync, rmSync, symlinkSync } from 'node:fs';
 import { mkdir, rm } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { SimError } from '#device-sim/options.ts';
 
 const answers = async (path: string): Promise<boolean> =>
@@ -27,6 +27,19 @@ const listen = async (path: string): Promise<Server> =>
     server.listen(path, () => resolve(server));
   });
 
+/** Step by step: mkdir's own `recursive` never returns where the kernel answers ENOENT to every attempt (/proc). */
+const make = async (dir: string): Promise<void> => {
+  try {
+    await mkdir(dir);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return;
+    if (code !== 'ENOENT' || existsSync(dirname(dir))) throw error;
+    await make(dirname(dir));
+    await mkdir(dir);
+  }
+};
+
 export class Directory {
   readonly camera: string;
   readonly rotors: string;
@@ -36,7 +49,7 @@ export class Directory {
   static async open(dir: string): Promise<Directory> {
     const lock = join(dir, 'sim.lock');
     try {
-      await mkdir(dir, { recursive: true });
+      await make(resolve(dir));
       if (await answers(lock)) {
         throw new SimError(
           'ALREADY_RUNNING',

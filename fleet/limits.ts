@@ -19,6 +19,9 @@ export const LIMITS = {
   dockerfileBytesMax: 1024 ** 2,
   contextBytesMax: 4 * 1024 ** 3,
   buildMsMax: 30 * 60_000,
+  /** How long a cancelled build's container may keep its image in use, and how often the hub looks. */
+  engineSettleMsMax: 15_000,
+  engineSettlePollMs: 250,
   /** Lines of build output that reach the pusher; the rest is counted. */
   buildLinesMax: 20_000,
   lineCharsMax: 500,
@@ -52,5 +55,4 @@ export const LIMITS = {
   requestBytesMax: 64 * 1024,
   releasesPerAnswerMax: 200,
   eventsPerAnswerMax: 500,
-  stopMsMax: 10_000,
 } as const;

@@ -4,6 +4,7 @@
  * Invariant: nothing is left on the engine but base images; a release names only blobs that are durable.
  */
 import { randomBytes } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import type Docker from 'dockerode';
 import type { BaseLogger } from 'pino';
 import type { Blobs } from '#fleet/blobs.ts';
@@ -151,20 +152,32 @@ async function removeUnnamed(engine: Docker, id: string, log: BaseLogger): Promi
     .inspect()
     .catch(() => undefined);
   const names = [...(image?.RepoTags ?? []), ...(image?.RepoDigests ?? [])];
-  if (image && names.length === 0) await removeImage(engine, id, log);
+  if (!image || names.length > 0) return;
+  // After a build was given up, the engine takes a moment to end the step's container, and says 409 till then.
+  const endMs = Date.now() + LIMITS.engineSettleMsMax;
+  while ((await removeImage(engine, id, log, Date.now() < endMs)) === 'in use') {
+    await setTimeout(LIMITS.engineSettlePollMs);
+  }
 }
 
 /**
  * Takes the hub's name off an image: the engine deletes it and what it alone was made of, unless somebody else (a
  * device's agent) uses it.
  */
-async function removeImage(engine: Docker, name: string, log: BaseLogger): Promise<void> {
+async function removeImage(
+  engine: Docker,
+  name: string,
+  log: BaseLogger,
+  mayWait = false,
+): Promise<'in use' | 'done'> {
   try {
     await engine.getImage(name).remove();
   } catch (error) {
     const { statusCode } = error as { statusCode?: number };
+    if (statusCode === 409 && mayWait) return 'in use';
     if (statusCode !== 404) log.warn({ err: error, name }, 'a built image stays on the engine');
   }
+  return 'done';
 }
 
 /** Removes what a hub that was killed left on the engine. */

@@ -35,7 +35,7 @@ export class AdoptedPort {
   readonly #fd: number;
   readonly #watcher: Watcher;
   readonly #onRead: (bytes: Buffer) => void;
-  readonly #onWritten: (bytes: number) => void;
+  readonly #onWritten: (bytes: Buffer) => void;
   #open = true;
   #stopped = false;
   #watched = 0;
@@ -46,7 +46,7 @@ export class AdoptedPort {
     fd: number,
     openOptions: PortOptions,
     onRead: (bytes: Buffer) => void,
-    onWritten: (bytes: number) => void,
+    onWritten: (bytes: Buffer) => void,
   ) {
     this.#fd = fd;
     this.openOptions = openOptions;
@@ -148,7 +148,7 @@ export class AdoptedPort {
     if (writing.offset === buffer.length) this.#writing = undefined;
     this.#watch();
     if (writing.offset < buffer.length) return;
-    this.#onWritten(buffer.length);
+    this.#onWritten(buffer);
     writing.resolve(buffer.length);
   }
 

@@ -207,9 +207,10 @@ export class SerialLink implements Holder<RotorsPayload> {
     if (port?.isOpen === true) port.close();
   }
 
-  #wrote(bytes: number): void {
-    if (bytes === 0) return;
-    this.#writtenBytes += bytes;
+  #wrote(bytes: Buffer): void {
+    if (bytes.length === 0) return;
+    this.#source?.record('out', bytes);
+    this.#writtenBytes += bytes.length;
     if (this.#commandEnd > 0 && this.#writtenBytes >= this.#commandEnd) {
       this.#commandEnd = 0;
       this.#lastWriteUs = nowUs();

@@ -140,7 +140,8 @@ export const grant = (
   { limits }: Config,
 ): Step => {
   const { epoch, direction, resource } = transfer;
-  const waitMs = resource === 'rotors' ? limits.rotorGrantMsMax : limits.otherGrantMsMax;
+  // At a first start nobody flies yet, and the link has to come up.
+  const waitMs = resource === 'rotors' && from !== 'start' ? limits.rotorGrantMsMax : limits.otherGrantMsMax;
   return [
     { ...pairOf(transfer), phase: 'granting', epoch, direction, resource, deadlineMs: atMs + waitMs },
     [

@@ -44,7 +44,8 @@ const facts = (): Promise<Facts> => page.evaluate('panel.facts');
 const eventually = async (condition: string): Promise<void> => {
   const endMs = performance.now() + 20_000;
   while ((await page.evaluate(condition)) !== true) {
-    if (performance.now() > endMs) throw new Error(`not within 20 s: ${condition}; ${JSON.stringify(await facts())}`);
+    if (performance.now() > endMs)
+      throw new Error(`not within 20 s: ${condition}; ${JSON.stringify(await facts())}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }
 };

@@ -60,6 +60,13 @@ function demo(...args: string[]): Run {
   return { child, lines, ended, line };
 }
 
+/** Resolves once a daemon of this state directory runs. */
+async function daemon(): Promise<void> {
+  while (!processesNaming(state).some(({ args }) => args[0]?.endsWith('dockerd'))) {
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
 /** What a run may leave: nothing. */
 function leftovers() {
   return {
@@ -125,7 +132,7 @@ describe('stopped at any moment, it leaves nothing', () => {
       const run = demo('--exit');
       // The first moment is before anything is said.
       if (pattern !== undefined) await run.line(pattern);
-      else await new Promise((resolve) => setTimeout(resolve, 400));
+      else await daemon();
       run.child.kill(signal);
       run.child.kill(signal);
       const { status, text } = await run.ended;

@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync, zstdDecompressSync } from 'node:zlib';
-import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import type { Image, Release } from '#fleet/protocol.ts';
 import type { TargetRecord } from '#fleet/store.ts';
 import {
@@ -258,14 +258,19 @@ const BAD_PUSHES: [
   ],
 ];
 
-test.each(BAD_PUSHES)(
-  'refused in the terminal, with the next step, and the target stays: %s',
-  async (_what, code, words, files) => {
-    const hub = await testHub(cleanup, engine);
-    const checkout = await Checkout.create(cleanup, remote(hub));
+describe('refused in the terminal, with the next step, and the target stays', () => {
+  const ofAll = new Cleanup();
+  let hub: TestHub;
+  let checkout: Checkout;
+  beforeAll(async () => {
+    hub = await testHub(ofAll, engine);
+    checkout = await Checkout.create(ofAll, remote(hub));
     await checkout.commit(V1);
     expect(await checkout.push()).toMatchObject({ status: 0 });
+  });
+  afterAll(() => ofAll.run());
 
+  test.each(BAD_PUSHES)('%s', async (_what, code, words, files) => {
     await checkout.commit(files);
     const push = await checkout.push();
     expect(push.status).not.toBe(0);
@@ -276,14 +281,13 @@ test.each(BAD_PUSHES)(
     for (const word of words) expect(push.text).toMatch(word);
     expect(await targetOf(hub)).toMatchObject({ generation: 1, release: { id: 'v1' } });
     expect(await leftOnEngine()).toEqual([]);
+  });
 
-    // The next good push works, and gets the number.
+  test('and the next good push works, and gets the number', async () => {
     await checkout.commit(V1);
-    expect((await checkout.push()).text).toContain(
-      'hover v2 is the target of fleet test-fleet (generation 2)',
-    );
-  },
-);
+    expect((await checkout.push()).text).toContain('hover v2 is the target of fleet test-fleet (generation 2)');
+  });
+});
 
 test('a branch that is built cannot be deleted; a forced older commit is a new release', async () => {
   const hub = await testHub(cleanup, engine);

@@ -13,6 +13,7 @@ import {
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createImages, type Images, type ImagesOptions, type InstallOptions } from '#agent/images/index.ts';
+import { memoryAccess, openDelta } from '#deltas/index.ts';
 import type { Image } from '#fleet/protocol.ts';
 import { addDelta, type Hub, type Lab, noise, openHub, openLab, quiet, until } from '#test/images-lab.ts';
 
@@ -66,7 +67,16 @@ async function twoVersions(): Promise<{ v1: Image; v2: Image }> {
     const base = { program: lab.program, 'lib/shared.so': noise('base', 400_000) };
     const code = noise('code', 300_000);
     const changed = Buffer.concat([code.subarray(0, 100_000), noise('new', 500), code.subarray(100_000)]);
-    const one = { 'app/main.js': code, 'app/unchanged.js': noise('same', 200_000), 'app/name': 'one' };
+    const many = Array.from({ length: 400 }, (_, index): [string, string] => {
+      const name = noise(`name ${index}`, 9).toString('hex');
+      return [`app/modules/${name}/index-${name}.js`, `export const n = ${index};`];
+    });
+    const one = {
+      ...Object.fromEntries(many),
+      'app/main.js': code,
+      'app/unchanged.js': noise('same', 200_000),
+      'app/name': 'one',
+    };
     const ids = [
       await lab.build([base, one]),
       await lab.build([base, { ...one, 'app/main.js': changed, 'app/name': 'two' }]),
@@ -159,6 +169,8 @@ describe('a delta', () => {
   ] as const)('from a basis read by %s (listing: %s) gives exactly the image', async (basis, listing) => {
     const { v1, v2 } = await twoVersions();
     const target = await addDelta(v1, v2, hub, lab, listing);
+    const reader = await openDelta(memoryAccess(hub.get(target.deltas[0]?.blob.digest ?? '')));
+    expect(reader.needsList).toBe(listing === 'auto');
     const images = await openImages({ basis });
     await images.install(v1, how());
     const before = hub.sentAll();

@@ -139,8 +139,10 @@ const mission = (
     case 'climb': {
       const goal = state.home[2] - setpoint.altitudeM;
       const rest = goal - state.target[2];
-      // Eased: never faster than can still be braked.
-      const speed = Math.min(LIMITS.climbMS, Math.sqrt(2 * LIMITS.climbEaseMS2 * Math.abs(rest)));
+      // Eased at both ends: never faster than it can have become, nor than can still be braked.
+      const gained = Math.abs(state.targetMS) + LIMITS.climbEaseMS2 * dtS;
+      const braked = Math.sqrt(2 * LIMITS.climbEaseMS2 * Math.abs(rest));
+      const speed = Math.min(LIMITS.climbMS, gained, braked);
       const move = clamp(rest, -speed * dtS, speed * dtS);
       state.target = [state.target[0], state.target[1], state.target[2] + move];
       state.targetMS = move / dtS;
