@@ -20,7 +20,7 @@ import {
   RESOURCES,
   type Resource,
 } from '#handover/messages.ts';
-import { native, nowUs } from '#handover/native.ts';
+import { isNativeError, native, nowUs } from '#handover/native.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, State } from '#handover/state.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
@@ -47,6 +47,8 @@ export interface CoordinatorOptions {
   readonly devices: Devices;
   readonly processes: Processes;
   readonly resources: readonly Resource[];
+  /** A candidate that is not warm by then is stopped. */
+  readonly warmMsMax?: number;
   readonly log: Log;
   onReport(report: Report): void;
   onSettle(outcome: Outcome): void;
@@ -77,6 +79,7 @@ const landCommand = (): Uint8Array =>
 const nowMs = (): number => nowUs() / 1000;
 
 type Line = LineSocket<AppMessage>;
+const calm: State['phase'][] = ['idle', 'warming', 'probation', 'committed', 'failsafe'];
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
@@ -89,13 +92,15 @@ export class Coordinator {
   #state: State;
   #snap: JsonObject | null = null;
   #stepping = false;
+  #hurried = false;
   #timer: NodeJS.Timeout | undefined;
   #listener: LineListener | undefined;
   #closed = false;
 
   constructor(options: CoordinatorOptions) {
     this.#options = options;
-    this.#config = { limits: LIMITS, resources: options.resources };
+    const { warmMsMax = LIMITS.warmMsMax, resources } = options;
+    this.#config = { limits: { ...LIMITS, warmMsMax }, resources };
     this.#state = options.journal.value;
   }
 
@@ -143,6 +148,7 @@ export class Coordinator {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
+    this.#hurry(false);
     this.#listener?.close();
     for (const socket of this.#sockets.values()) socket.close();
     this.#forgetReleased();
@@ -158,10 +164,33 @@ export class Coordinator {
         this.#state = state;
         for (const effect of effects) this.#act(effect);
       }
+      this.#hurry(!calm.includes(this.#state.phase));
+    } catch (error) {
+      // What could not be carried out leaves the state untrue. The agent ends, the owner flies on, and its start reconciles.
+      this.#closed = true;
+      setImmediate(() => {
+        throw error;
+      });
     } finally {
       this.#stepping = false;
     }
     this.#arm();
+  }
+
+  /** While something passes, the way from RELEASED to GRANT leads through this thread: nothing else goes first. */
+  #hurry(on: boolean): void {
+    if (this.#hurried === on) return;
+    this.#hurried = on;
+    try {
+      native.setFifo(0, on ? AGENT_LIMITS.handoverPriority : 0);
+    } catch (error) {
+      if (!isNativeError(error)) throw error;
+      if (on)
+        this.#options.log.warn(
+          { code: error.code },
+          'no SCHED_FIFO for the handover; as fast as the load allows',
+        );
+    }
   }
 
   #arm(): void {

@@ -129,14 +129,14 @@ export async function openEngine(url: string): Promise<Engine> {
       );
       id = container.id;
       await ask(`starting container ${spec.name}`, (abortSignal) => container.start({ abortSignal }));
+      // One that exits at once has pid 0 here; waitExit tells.
+      const { State } = await inspect(id);
+      remember(id, State.Pid);
+      return { id, pid: State.Pid };
     } catch (error) {
       if (id !== undefined) await force(id);
       throw startError(error, spec);
     }
-    // One that exits at once has pid 0 here; waitExit tells.
-    const { State } = await inspect(id);
-    remember(id, State.Pid);
-    return { id, pid: State.Pid };
   }
 
   /** Takes back a container that did not start. */
@@ -279,7 +279,7 @@ export async function openEngine(url: string): Promise<Engine> {
         abortSignal,
       }),
     )) as unknown;
-    return Buffer.isBuffer(bytes) ? demultiplexed(bytes) : String(bytes ?? '');
+    return Buffer.isBuffer(bytes) ? demultiplexed(bytes) : '';
   }
 
   async function freezeContainer(id: string): Promise<'freezer' | 'pause'> {

@@ -10,11 +10,21 @@ export const LIMITS = {
   retryMsMax: 60_000,
   /** Current state is told at most this often while bytes flow. */
   progressIntervalMs: 200,
+  /** SCHED_FIFO of the coordinator while a handover is in motion: below the control loops' own (handover/bounds.ts). */
+  handoverPriority: 40,
+  /** Of each second, for one app's control loop; two of them fit beside the flight controller's link. */
+  appRealtimeUs: 400_000,
   mqttReconnectMs: 1_000,
   mqttConnectTimeoutMs: 10_000,
   mqttKeepAliveSec: 15,
   /** A target state with its layers and deltas; one that is larger is not ours. */
   targetBytesMax: 1024 * 1024,
+  /** The machine's state is a few hundred bytes; names in it are bounded. */
+  handoverJournalBytesMax: 4_080,
+  /** A target and two releases, each of at most `targetBytesMax`. */
+  memoryJournalBytesMax: 3 * 1024 * 1024,
+  /** A target that could not be remembered (disk full) is tried again after this. */
+  targetRetryMs: 10_000,
   /** Last lines of a failed container, as its reason. */
   logLinesMax: 20,
   logCharsMax: 1_500,

@@ -6,6 +6,7 @@ import { createDevices } from '#agent/devices.ts';
 import { openEngine } from '#agent/engine.ts';
 import { createImages } from '#agent/images/index.ts';
 import { openJournal } from '#agent/journal.ts';
+import { LIMITS } from '#agent/limits.ts';
 import { openLink } from '#agent/link.ts';
 import { createLog } from '#agent/log.ts';
 import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
@@ -24,6 +25,8 @@ export interface AgentOptions {
   readonly baud: number;
   readonly camera: string;
   readonly panel: { readonly host: string; readonly port: number };
+  /** How long a candidate may take until it is warm. */
+  readonly warmMsMax?: number;
   readonly logLevel?: string;
 }
 
@@ -44,8 +47,18 @@ export const startAgent = async (
   const log = createLog('agent', options.logLevel);
   const runDirectory = join(directory, 'run');
   mkdirSync(runDirectory, { recursive: true });
-  const handover = openJournal(join(directory, 'handover.json'), machineState, initial);
-  const remembered = openJournal(join(directory, 'memory.json'), memory, emptyMemory);
+  const handover = openJournal({
+    path: join(directory, 'handover.journal'),
+    bytesMax: LIMITS.handoverJournalBytesMax,
+    parse: machineState,
+    empty: initial,
+  });
+  const remembered = openJournal({
+    path: join(directory, 'memory.journal'),
+    bytesMax: LIMITS.memoryJournalBytesMax,
+    parse: memory,
+    empty: emptyMemory,
+  });
   for (const { damaged } of [handover, remembered])
     if (damaged) log.error({ err: damaged }, 'starting from what is observed');
 
@@ -87,6 +100,8 @@ export const startAgent = async (
       await link.close();
       await images.close();
       devices.close();
+      handover.close();
+      remembered.close();
     },
   };
 };

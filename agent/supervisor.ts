@@ -7,7 +7,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import { Coordinator, type CoordinatorOptions, type Report } from '#agent/coordinator.ts';
-import type { Engine } from '#agent/engine.ts';
+import { type ContainerSpec, type Engine, EngineError } from '#agent/engine.ts';
 import { ImageError, type ImageFetch, type Images } from '#agent/images/index.ts';
 import type { Journal } from '#agent/journal.ts';
 import { LIMITS } from '#agent/limits.ts';
@@ -40,6 +40,8 @@ export interface SupervisorOptions {
 }
 
 const MOUNT = '/run/midair';
+/** On an image or service: `fifo` asks for SCHED_FIFO for its control loop. */
+const REALTIME_LABEL = 'io.midair.realtime';
 const IDLE: Current['update'] = { status: 'idle' };
 
 export class Supervisor {
@@ -60,6 +62,7 @@ export class Supervisor {
   #wake: () => void = () => {};
   #news = false;
   #closed = false;
+  #retry: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
   #toldMs = 0;
 
@@ -94,7 +97,14 @@ export class Supervisor {
   target(target: Target): void {
     const memory = this.#options.memory.value;
     if (target.generation <= (memory.target?.generation ?? -1)) return;
-    this.#options.memory.write({ ...memory, target, failed: null });
+    try {
+      this.#options.memory.write({ ...memory, target, failed: null });
+    } catch (error) {
+      this.#troubled(error);
+      clearTimeout(this.#retry);
+      this.#retry = setTimeout(() => this.target(target), LIMITS.targetRetryMs);
+      return;
+    }
     this.#failures = 0;
     this.#options.log.info(
       { generation: target.generation, release: target.release?.id ?? null },
@@ -106,6 +116,7 @@ export class Supervisor {
 
   async close(): Promise<void> {
     this.#closed = true;
+    clearTimeout(this.#retry);
     this.#interrupt.abort();
     this.#poke();
     await this.#running;
@@ -212,14 +223,14 @@ export class Supervisor {
 
   async #start(release: Release): Promise<void> {
     const { engine, device, runDirectory } = this.#options;
-    const { image } = serviceOf(release);
+    const { image, labels } = serviceOf(release);
     // What it may have been through before belongs to another update.
     if (this.#stage !== 'pull') {
       this.#stages.clear();
       this.#fetched = { as: 'nothing', bytes: 0 };
     }
     this.#enter('start', release);
-    const { id } = await engine.startContainer({
+    const spec: ContainerSpec = {
       name: `midair-${device}-${release.app}-${release.id}-${randomUUID().slice(0, 8)}`,
       imageId: image.id,
       env: {
@@ -231,11 +242,25 @@ export class Supervisor {
       labels: { 'io.midair.app': release.app, 'io.midair.release': release.id, 'io.midair.device': device },
       mounts: [{ source: runDirectory, target: MOUNT }],
       networkMode: 'none',
-    });
+    };
+    const { id } =
+      labels[REALTIME_LABEL] === 'fifo' ? await this.#startRealtime(spec) : await engine.startContainer(spec);
     this.#candidate = { id, release };
     this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
     this.#coordinator.update(id);
     this.#watch(id);
+  }
+
+  /** Real time is asked for, not required: without it the drone flies as well as the load allows, and it is said. */
+  async #startRealtime(spec: ContainerSpec): Promise<{ id: string }> {
+    const { engine } = this.#options;
+    try {
+      return await engine.startContainer({ ...spec, cpuRtRuntimeUs: LIMITS.appRealtimeUs });
+    } catch (error) {
+      if (!(error instanceof EngineError) || error.code !== 'NO_REALTIME') throw error;
+      this.#event('realtime.missing', error.message, { code: error.code });
+      return engine.startContainer(spec);
+    }
   }
 
   /** A death that nobody asked for is news to the machine, and to the plan. */

@@ -24,13 +24,16 @@ export async function sweepEngine(docker: Docker): Promise<void> {
   // An image goes only after those built on it: until a round removes nothing more.
   for (let removed = 1; removed > 0; ) {
     removed = 0;
-    for (const image of await docker.listImages({ abortSignal })) {
-      if (image.RepoTags?.some((tag) => tag.startsWith(`${BASE_IMAGE}:`))) continue;
-      try {
-        await docker.getImage(image.Id).remove({ force: true, abortSignal });
-        removed += 1;
-      } catch (error) {
-        if (![404, 409].includes(statusOf(error))) throw error;
+    for (const { Id, RepoTags } of await docker.listImages({ abortSignal })) {
+      const tags = RepoTags ?? [];
+      const keeps = tags.includes(`${BASE_IMAGE}:latest`);
+      for (const name of keeps ? tags.filter((tag) => tag !== `${BASE_IMAGE}:latest`) : [Id]) {
+        try {
+          await docker.getImage(name).remove({ force: true, abortSignal });
+          removed += 1;
+        } catch (error) {
+          ignoreGone(error);
+        }
       }
     }
   }

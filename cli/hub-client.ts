@@ -49,6 +49,17 @@ export class HubClient {
     return (await this.#get(`/v1/events${query}`, eventsSchema)).events;
   }
 
+  /** Makes an earlier (or the newest) release the target. */
+  async choose(release: string): Promise<void> {
+    const response = await fetch(`${this.url}/v1/target`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ release }),
+      signal: AbortSignal.timeout(LIMITS.requestMsMax),
+    });
+    if (!response.ok) throw new HubError(`the hub refuses ${release}: ${await response.text()}`);
+  }
+
   async #get<S extends v.GenericSchema>(path: string, schema: S): Promise<v.InferOutput<S>> {
     try {
       const response = await fetch(this.url + path, { signal: AbortSignal.timeout(LIMITS.requestMsMax) });

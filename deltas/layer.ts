@@ -25,17 +25,26 @@ export function digestText(bytes: Uint8Array): string {
   return `sha256:${Buffer.from(bytes).toString('hex')}`;
 }
 
+/** The layer's stream, whose own failures are told from those of whoever reads it. */
+async function* guarded(layer: LayerSource): AsyncGenerator<Uint8Array> {
+  try {
+    yield* layer.open();
+  } catch (error) {
+    throw asDeltaError(error, 'READ_FAILED', `layer ${layer.diffId} cannot be read`);
+  }
+}
+
 /**
  * Hands each item of the layer's tar to `visit`, with the source for its position and running digest.
  *
  * @param visit must use up the item's pieces
- * @throws DeltaError `BAD_INPUT` (the layer is not what diffID and length say), `READ_FAILED`
+ * @throws DeltaError `BAD_INPUT` (the layer is not what diffID and length say), `READ_FAILED`; or what `visit` throws
  */
 export async function readLayer(
   layer: LayerSource,
   visit: (item: TarItem, source: ByteSource) => Promise<void> | void,
 ): Promise<void> {
-  const source = new ByteSource(layer.open());
+  const source = new ByteSource(guarded(layer));
   try {
     for await (const item of walkTar(source, layer.bytes)) await visit(item, source);
     const more = await source.peek(1);
@@ -47,8 +56,6 @@ export async function readLayer(
         `layer ${layer.diffId} is not what it says: ${length} bytes, ${digestText(source.digest())}`,
       );
     }
-  } catch (error) {
-    throw asDeltaError(error, 'READ_FAILED', `layer ${layer.diffId} cannot be read`);
   } finally {
     await source.close();
   }

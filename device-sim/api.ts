@@ -113,7 +113,11 @@ export const createApi = ({ history, truth, camera, nowUs, setBattery }: ApiOpti
   app.get('/judge', (c) => c.json(summarise(history, ...span(c.req.query()))));
   app.get('/trace', (c) => c.json(trace(history, ...span(c.req.query()))));
   app.get('/camera', (c) => c.json(cameraOf(counts)));
-  app.post('/battery', bodyLimit({ maxSize: LIMITS.httpBodyBytesMax }), async (c) => {
+  const small = bodyLimit({
+    maxSize: LIMITS.httpBodyBytesMax,
+    onError: (c) => c.json({ code: 'TOO_LARGE', error: `at most ${LIMITS.httpBodyBytesMax} bytes` }, 413),
+  });
+  app.post('/battery', small, async (c) => {
     const body: unknown = await c.req.json().catch(() => undefined);
     const { percent } = parse(batterySchema, body);
     setBattery(percent);

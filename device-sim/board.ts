@@ -33,6 +33,7 @@ const STEP_S = LIMITS.stepUs / 1e6;
 const DEG = 180 / Math.PI;
 
 export class Board {
+  readonly startUs: number;
   readonly #p: Parameters;
   readonly #truth: Truth;
   readonly #judge: Judge;
@@ -66,6 +67,7 @@ export class Board {
     this.#sensors = new Sensors(parameters, new Random(seed));
     this.#telemetry = new Telemetry(startUs);
     this.#battery = new Battery(parameters);
+    this.startUs = startUs;
     this.#physicsUs = startUs;
     this.#aliveUs = startUs;
     this.#publish();

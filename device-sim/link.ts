@@ -42,7 +42,9 @@ export class Link {
     this.#slave = pty.slave;
     this.#watcher = native.watch(pty.master, READABLE, () => this.#receive());
     this.#timer = native.timer((expiries) => this.#tick(expiries));
-    this.#dueUs = nowUs() + LIMITS.tickUs;
+    // On the grid of the physics' steps, so that a sample's time is the time that its tick was due.
+    const ticks = Math.ceil((nowUs() - board.startUs) / LIMITS.tickUs) + 1;
+    this.#dueUs = board.startUs + ticks * LIMITS.tickUs;
     this.#timer.set(this.#dueUs, LIMITS.tickUs);
   }
 

@@ -61,6 +61,12 @@ export class Blobs {
     }
   }
 
+  /** Whether the blob is here and still what its digest says: a disk may forget. */
+  async isWhole(blob: Blob): Promise<boolean> {
+    if ((await this.size(blob.digest)) !== blob.bytes) return false;
+    return (await hashFile(this.path(blob.digest))).digest === blob.digest;
+  }
+
   /** Stores what the source gives; durable when it resolves. */
   async put(source: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<Blob> {
     const path = this.temporary();
@@ -83,13 +89,8 @@ export class Blobs {
 
   /** Stores a finished file that was made at a `temporary()` path; the file is moved. */
   async take(path: string): Promise<Blob> {
-    const hash = createHash('sha256');
-    let bytes = 0;
-    for await (const chunk of createReadStream(path)) {
-      hash.update(chunk as Uint8Array);
-      bytes += (chunk as Uint8Array).length;
-    }
-    return this.#name(await open(path, 'r+'), path, { digest: `sha256:${hash.digest('hex')}`, bytes });
+    const blob = await hashFile(path);
+    return this.#name(await open(path, 'r+'), path, blob);
   }
 
   async #name(file: FileHandle, path: string, blob: Blob): Promise<Blob> {
@@ -123,6 +124,16 @@ export function openZstd(path: string): Readable {
   source.on('error', (error) => output.destroy(error));
   output.on('close', () => source.destroy());
   return source.pipe(output);
+}
+
+async function hashFile(path: string): Promise<Blob> {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  for await (const chunk of createReadStream(path, { highWaterMark: 256 * 1024 })) {
+    hash.update(chunk as Uint8Array);
+    bytes += (chunk as Uint8Array).length;
+  }
+  return { digest: `sha256:${hash.digest('hex')}`, bytes };
 }
 
 async function writeAll(file: FileHandle, chunk: Uint8Array): Promise<void> {

@@ -155,8 +155,7 @@ async function keepLayer(
     await pipeline(Readable.from(source), count, createWriteStream(spool), { signal });
     const diffId = `sha256:${hash.digest('hex')}`;
     const known = store.layer(diffId);
-    if (known && (await blobs.size(known.blob.digest)) === known.blob.bytes)
-      return { layer: known, isNew: false };
+    if (known && (await blobs.isWhole(known.blob))) return { layer: known, isNew: false };
     const compress = createZstdCompress({
       params: {
         [constants.ZSTD_c_compressionLevel]: LIMITS.zstdLevel,

@@ -25,6 +25,9 @@ export const BOUNDS = {
   /** Steps of the agent that may wait behind one that is being done; its machine has one at a time. */
   stepsWaitingMax: 8,
 
+  /** After a release, for the first request of a connection that was just accepted. */
+  freshConnectionMsMax: 1_000,
+
   /** A camera frame; in base64 its leftover fits in a line. */
   frameBytesMax: 64 * 1024,
   /** Bytes between two turns of the event loop; a frame callback may be slow. */

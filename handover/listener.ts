@@ -4,18 +4,25 @@
  * Invariants
  * - Only the owner accepts. Who connects during a handover waits in the kernel's backlog, and is accepted by the
  *   successor: the socket itself is never closed, only this process's descriptor of it.
- * - What was accepted is answered: requests under way are finished, and only then are kept-alive connections
- *   closed, so that a browser's next request goes to the successor.
+ * - Requests under way are finished, and idle connections closed. A request that still comes here after the release
+ *   is sent to the successor: 307 to its own address, on a new connection. No page is half of one version.
  *
  * It accepts by itself and hands sockets to the server by its 'connection' event, as Node documents it, because
  * `server.close()` cannot be undone quickly in a hand-back.
  */
-import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import type { IncomingMessage, RequestListener, Server, ServerResponse } from 'node:http';
 import { Socket } from 'node:net';
 import { BOUNDS } from '#handover/bounds.ts';
 import { type Grant, type Holder, HolderError, type Released, takeOne } from '#handover/holder.ts';
 import type { NamedDescriptor } from '#handover/lines.ts';
 import { AGAIN, isNativeError, native, READABLE, type Watcher } from '#handover/native.ts';
+
+const sendOn: RequestListener = ({ url = '' }, response) => {
+  // Only a path of this server: `//host` would lead elsewhere.
+  const own = url.startsWith('/') && !url.startsWith('//');
+  response.writeHead(own ? 307 : 503, { connection: 'close', ...(own ? { location: url } : {}) });
+  response.end();
+};
 
 export class Listener implements Holder {
   readonly #server: Server;
@@ -24,11 +31,16 @@ export class Listener implements Holder {
   #retry: NodeJS.Timeout | undefined;
   /** Accepted and not upgraded, with its requests under way and whether it ever had one. */
   readonly #sockets = new Map<Socket, { pending: number; used: boolean }>();
+  #closing: NodeJS.Timeout | undefined;
+  /** The app's, while requests are sent on. */
+  #handlers: RequestListener[] | undefined;
+  readonly #counter = (request: IncomingMessage, response: ServerResponse): void =>
+    this.#count(request, response);
 
   /** @param server not listening; its own `listen` and `close` are not used */
   constructor(server: Server) {
     this.#server = server;
-    server.prependListener('request', (request, response) => this.#count(request, response));
+    server.prependListener('request', this.#counter);
     // An upgraded socket is no longer http's: WebSockets moves it.
     server.prependListener('upgrade', (request: IncomingMessage) => this.#sockets.delete(request.socket));
   }
@@ -45,7 +57,8 @@ export class Listener implements Holder {
     const fd = takeOne(grant, 'listener');
     if (fd !== this.#fd) this.drop();
     this.#fd = fd;
-    this.#watcher?.close();
+    this.#stop();
+    this.#restore();
     const watcher = native.watch(fd, READABLE, () => this.#accept(fd, watcher));
     this.#watcher = watcher;
     // Makes the server watch its timeouts (headers, requests), as its own `listen` would.
@@ -58,8 +71,15 @@ export class Listener implements Holder {
       return Promise.reject(new HolderError('NOT_OWNER', 'the listening socket is not ours'));
     }
     this.#stop();
-    // One that was accepted a moment ago may have its first request on the way: it is answered first.
-    for (const [socket, { pending, used }] of this.#sockets) if (used && pending === 0) socket.end();
+    this.#handlers = this.#server
+      .listeners('request')
+      .filter((each) => each !== this.#counter) as RequestListener[];
+    this.#server.removeAllListeners('request');
+    this.#server.on('request', this.#counter);
+    this.#server.on('request', sendOn);
+    this.#endIdle(true);
+    // One that was accepted a moment ago may have its first request on the way.
+    this.#closing = setTimeout(() => this.#endIdle(false), BOUNDS.freshConnectionMsMax);
     return Promise.resolve({ payload: {} });
   }
 
@@ -68,13 +88,27 @@ export class Listener implements Holder {
   }
 
   drop(): void {
-    this.#stop();
+    if (this.owns) this.#stop();
     if (this.#fd !== undefined) native.close(this.#fd);
     this.#fd = undefined;
   }
 
+  #restore(): void {
+    if (this.#handlers === undefined) return;
+    this.#server.off('request', sendOn);
+    for (const handler of this.#handlers) this.#server.on('request', handler);
+    this.#handlers = undefined;
+  }
+
+  #endIdle(usedOnly: boolean): void {
+    for (const [socket, { pending, used }] of this.#sockets) {
+      if (pending === 0 && (used || !usedOnly)) socket.end();
+    }
+  }
+
   #stop(): void {
     clearTimeout(this.#retry);
+    clearTimeout(this.#closing);
     this.#watcher?.close();
     this.#watcher = undefined;
   }

@@ -86,9 +86,9 @@ export class WebSockets implements Holder<ConnectionsPayload> {
   get size(): number {
     return this.#sockets.size;
   }
-  /** Those that are open here; empty while another version owns them. */
-  [Symbol.iterator](): IterableIterator<WebSocket> {
-    return this.#sockets.keys();
+  /** Those that are open here, each with its meta; empty while another version owns them. */
+  [Symbol.iterator](): IterableIterator<[WebSocket, JsonObject]> {
+    return this.#sockets.entries();
   }
 
   /**
@@ -96,16 +96,18 @@ export class WebSockets implements Holder<ConnectionsPayload> {
    * with 1012: its client connects again, and reaches that version.
    * @param meta what a successor needs to know of it, at most `BOUNDS.websocketMetaBytesMax` as JSON; kept by
    *   reference, so that its fields may be brought up to date
+   * @returns whether it is ours
    */
-  add(socket: WebSocket, meta: JsonObject = {}): void {
+  add(socket: WebSocket, meta: JsonObject = {}): boolean {
     if (!this.#owns) {
       socket.close(RESTART);
-      return;
+      return false;
     }
     this.#sockets.set(socket, meta);
     // An error is followed by 'close'; an app that does not listen for it shall not fall from the sky.
     socket.on('error', () => {});
     socket.once('close', () => this.#sockets.delete(socket));
+    return true;
   }
 
   /** Sends to all. While another version owns them there are none. */

@@ -1,42 +1,89 @@
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { openJournal } from '#agent/journal.ts';
 
+interface Value {
+  n: number;
+  text: string;
+}
 let directory: string;
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'midair-journal-'));
 });
 afterEach(() => rmSync(directory, { recursive: true }));
 
-const parse = (value: unknown): { n: number; text: string } => {
+const parse = (value: unknown): Value => {
   if (typeof value !== 'object' || value === null || !('n' in value)) throw new Error('no n');
-  return value as { n: number; text: string };
+  return value as Value;
 };
-const empty = { n: 0, text: '' };
+const empty: Value = { n: 0, text: '' };
+const open = (path: string, bytesMax = 8192) => openJournal({ path, bytesMax, parse, empty });
 
 test('what was written is there after reopening', () => {
-  const path = join(directory, 'j.json');
-  openJournal(path, parse, empty).write({ n: 7, text: 'x' });
-  expect(openJournal(path, parse, empty).value).toEqual({ n: 7, text: 'x' });
+  const path = join(directory, 'journal');
+  const journal = open(path);
+  for (let n = 1; n <= 7; n++) journal.write({ n, text: 'x'.repeat(n) });
+  journal.close();
+  expect(open(path).value).toEqual({ n: 7, text: 'xxxxxxx' });
 });
 
-test.each(['', '{"n":', 'null', '{"m":1}'])('a damaged file (%j) is kept beside, and named', (content) => {
-  const path = join(directory, 'j.json');
-  writeFileSync(path, content);
-  const journal = openJournal(path, parse, empty);
+test('a write that was torn anywhere leaves the value before it', () => {
+  const path = join(directory, 'journal');
+  const journal = open(path, 100);
+  journal.write({ n: 1, text: 'one' });
+  const before = readFileSync(path);
+  journal.write({ n: 2, text: 'two' });
+  const after = readFileSync(path);
+  const changed = [...after.keys()].filter((at) => after[at] !== before[at]);
+  for (const cut of changed.slice(1)) {
+    writeFileSync(path, Buffer.concat([after.subarray(0, cut), before.subarray(cut)]));
+    expect([1, 2]).toContain(open(path, 100).value.n);
+  }
+  const last = changed.at(-1) ?? 0;
+  writeFileSync(path, Buffer.concat([after.subarray(0, last), before.subarray(last)]));
+  expect(open(path, 100).value).toEqual({ n: 1, text: 'one' });
+});
+
+test('a damaged file is kept beside, and named', () => {
+  const path = join(directory, 'journal');
+  writeFileSync(path, 'not a journal');
+  const journal = open(path);
   expect(journal.value).toEqual(empty);
   expect(journal.damaged?.message).toContain('.corrupt');
-  expect(readFileSync(`${path}.corrupt`, 'utf8')).toBe(content);
+  expect(readFileSync(`${path}.corrupt`, 'utf8')).toContain('not a journal');
+  journal.write({ n: 1, text: '' });
+  expect(open(path)).toMatchObject({ value: { n: 1 }, damaged: null });
+});
+
+test('a value of another shape is damage, one that is too large is refused', () => {
+  const path = join(directory, 'journal');
+  openJournal({ path, bytesMax: 100, parse: (value) => value as object, empty: {} }).write({ m: 1 });
+  expect(open(path, 100).damaged).not.toBeNull();
+  expect(() => open(path, 100).write({ n: 1, text: 'x'.repeat(100) })).toThrow(/does not fit/);
+});
+
+test('on a full disk it still writes, since its space is its own', () => {
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'midair-test', directory]);
+  try {
+    const journal = open(join(directory, 'journal'));
+    expect(() => writeFileSync(join(directory, 'filler'), Buffer.alloc(512 * 1024))).toThrow(/ENOSPC/);
+    journal.write({ n: 5, text: 'x'.repeat(4000) });
+    journal.close();
+    expect(open(join(directory, 'journal')).value.n).toBe(5);
+    expect(() => open(join(directory, 'another'))).toThrow(/disk full/);
+  } finally {
+    execFileSync('umount', ['-l', directory]);
+  }
 });
 
 test('killed at any moment while it writes, the value is a whole one and never older than what was confirmed', async () => {
-  const path = join(directory, 'j.json');
+  const path = join(directory, 'journal');
   const program = `
     import { openJournal } from '#agent/journal.ts';
-    const journal = openJournal(${JSON.stringify(path)}, (v) => v, { n: 0, text: '' });
+    const journal = openJournal({ path: ${JSON.stringify(path)}, bytesMax: 8192, parse: (v) => v, empty: { n: 0, text: '' } });
     for (let n = journal.value.n + 1; ; n++) {
       journal.write({ n, text: 'x'.repeat(n % 5000) });
       process.stdout.write(n + '\\n');
@@ -51,7 +98,7 @@ test('killed at any moment while it writes, the value is a whole one and never o
     });
     await new Promise((resolve) => child.once('close', resolve));
     const confirmed = output.split('\n').slice(0, -1).map(Number).at(-1) ?? 0;
-    const { value, damaged } = openJournal(path, parse, empty);
+    const { value, damaged } = open(path);
     expect(damaged).toBeNull();
     expect(value.text).toBe('x'.repeat(value.n % 5000));
     expect(value.n).toBeGreaterThanOrEqual(confirmed);

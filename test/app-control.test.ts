@@ -4,7 +4,16 @@ import { type ControllerState, dtOf, type Sample, START, step } from '#apps/dron
 import { HOVER, LIMITS } from '#apps/drone/flight/limits.ts';
 import { lead, mix } from '#apps/drone/flight/mixer.ts';
 import { parseState } from '#apps/drone/flight/state.ts';
-import { attitudeOf, eulerDeg, type Motors, type Vector } from '#apps/drone/flight/vectors.ts';
+import {
+  add,
+  attitudeOf,
+  conjugate,
+  eulerDeg,
+  type Motors,
+  type Quaternion,
+  rotate,
+  type Vector,
+} from '#apps/drone/flight/vectors.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
 import { AT, createState, step as move, tiltRad } from '#device-sim/physics.ts';
 import { Random } from '#device-sim/random.ts';
@@ -33,14 +42,15 @@ class Flight {
     this.#sensors = new Sensors(PARAMETERS, new Random(seed));
   }
 
-  fly(seconds: number, pushMS: Vector = [0, 0, 0]): this {
+  fly(seconds: number, pushMS2: Vector = [0, 0, 0]): this {
     const { truth } = this;
     for (let end = this.cycle + 250 * seconds; this.cycle < end; this.cycle += 1) {
       this.#sensors.sample(truth);
       const sample: Sample = {
         imuUs: 1_000_000 + 4_000 * this.cycle,
         gyro: three(this.#sensors.gyro),
-        acceleration: three(this.#sensors.accelerometer),
+        // An accelerometer feels a push like any other force.
+        acceleration: add(three(this.#sensors.accelerometer), rotate(conjugate(this.#true()), pushMS2)),
         attitude: this.#attitude,
         fix:
           this.cycle % 5 === 0
@@ -58,13 +68,16 @@ class Flight {
         // Half a cycle of transport, as the link has it.
         if (ms === 1) this.#command = motors;
         for (let i = 0; i < 3; i += 1) {
-          truth.x[AT.velocity + i] = (truth.x[AT.velocity + i] as number) + (pushMS[i] as number) / 1e3;
+          truth.x[AT.velocity + i] = (truth.x[AT.velocity + i] as number) + (pushMS2[i] as number) / 1e3;
         }
       }
       this.tiltDeg.push(tiltRad(truth.x) * degrees);
       this.heightM.push(-(truth.x[AT.position + 2] as number));
     }
     return this;
+  }
+  #true(): Quaternion {
+    return [...this.truth.x.subarray(AT.attitude, AT.rates)] as unknown as Quaternion;
   }
   last<T>(values: T[], seconds: number): T[] {
     return values.slice(-250 * seconds);
@@ -123,7 +136,7 @@ describe('flight', () => {
   it('holds its place when it is started in the air without a state', () => {
     const flight = new Flight(9).fly(9);
     flight.controller = START;
-    flight.fly(0.1);
+    flight.fly(0.5);
     expect(flight.controller.phase).toBe('hover');
     flight.fly(5);
     for (const height of flight.last(flight.heightM, 5))

@@ -65,9 +65,13 @@ export class Bench {
 
   async open(): Promise<this> {
     const simDirectory = join(this.directory, 'drone');
-    const sim = spawn(process.execPath, [join(ROOT, 'device-sim/main.ts'), '--dir', simDirectory], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
+    const sim = spawn(
+      process.execPath,
+      [join(ROOT, 'device-sim/main.ts'), '--dir', simDirectory, '--log-level', 'warn'],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    );
     this.#sim = sim;
     const [line] = await Promise.race([
       createInterface(sim.stdout)

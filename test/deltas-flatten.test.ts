@@ -48,12 +48,15 @@ describe('a container sees', () => {
       'b/c',
     ]);
     expect(await paths(lower, [{ name: 'b', type: '2', link: 'a/one' }])).not.toContain('b');
-    expect(await paths(lower, [{ name: 'h', type: '1', link: 'a/one' }, { name: '.wh.a' }])).toEqual(['b', 'h']);
+    expect(await paths(lower, [{ name: 'h', type: '1', link: 'a/one' }, { name: '.wh.a' }])).toEqual([
+      'b',
+      'h',
+    ]);
   });
   test('no marker of older file systems, and none of the files that engines lay over', async () => {
-    expect(await paths([{ name: '.wh..wh.plnk/1.2' }, { name: 'etc/hosts', content: 'x' }, { name: 'dev/x' }])).toEqual(
-      ['.wh..wh.plnk/1.2'],
-    );
+    expect(
+      await paths([{ name: '.wh..wh.plnk/1.2' }, { name: 'etc/hosts', content: 'x' }, { name: 'dev/x' }]),
+    ).toEqual(['.wh..wh.plnk/1.2']);
   });
   test('the long name of a file, and no contents of a sparse one', async () => {
     using folder = scratch();
@@ -69,7 +72,11 @@ describe('a container sees', () => {
             {
               name: 'x',
               type: 'x',
-              content: paxBody({ 'GNU.sparse.major': '1', 'GNU.sparse.name': 's', 'GNU.sparse.realsize': '4096' }),
+              content: paxBody({
+                'GNU.sparse.major': '1',
+                'GNU.sparse.name': 's',
+                'GNU.sparse.realsize': '4096',
+              }),
             },
             { name: 'GNUSparseFile.0/s', content: '0\n' },
           ]),
@@ -96,7 +103,9 @@ test('a listing is the same however it was come by, and not when anything differ
     { path: 'é', size: 4 },
   ];
   const one = await makeList(files);
-  const two = await makeList([...files, { path: '.dockerenv', size: 0 }, { path: '../x', size: 1 }].reverse());
+  const two = await makeList(
+    [...files, { path: '.dockerenv', size: 0 }, { path: '../x', size: 1 }].reverse(),
+  );
   expect(one.digest).toEqual(two.digest);
   expect(one.entries.map(({ name }) => name)).toEqual(['a/', 'a/b', 'a/c/', 'a/c/d', 'a-b', 'Ã©']);
   const other = await makeList([{ path: 'a/b', size: 9 }, ...files.slice(1)]);

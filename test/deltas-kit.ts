@@ -1,10 +1,10 @@
 /** What the delta tests share: tars made by hand and by GNU tar, images of them, and one way there and back. */
 import { execFileSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createCipheriv, createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { writeHeader } from '#deltas/artifact.ts';
+import { bodyDigest, type Section, writeHeader } from '#deltas/artifact.ts';
 import {
   applyLayer,
   type Basis,
@@ -16,7 +16,6 @@ import {
   memoryAccess,
   openDelta,
 } from '#deltas/index.ts';
-import { bodyDigest, type Section } from '#deltas/artifact.ts';
 import { compress, decompress } from '#deltas/zstd.ts';
 
 export const sha256 = (bytes: Uint8Array | string): string =>
@@ -127,7 +126,8 @@ export async function make(
     listing,
   });
   const artifact = readFileSync(output);
-  if (artifact.length !== bytes || sha256(artifact) !== digest) throw new Error('makeDelta misstates its artifact');
+  if (artifact.length !== bytes || sha256(artifact) !== digest)
+    throw new Error('makeDelta misstates its artifact');
   return { artifact, summary };
 }
 
@@ -221,15 +221,15 @@ export async function reseal(
   header.layers.length = 1;
   header.bodyBytes = body.length;
   header.bodyDigests = [];
-  for (let at = 0; at < body.length; at += 65_536) header.bodyDigests.push(bodyDigest(body.subarray(at, at + 65_536)));
+  for (let at = 0; at < body.length; at += 65_536)
+    header.bodyDigests.push(bodyDigest(body.subarray(at, at + 65_536)));
   return Buffer.concat([writeHeader(header), body]);
 }
 
 /** Repeatable bytes that do not compress. */
 export function noise(bytes: number, seed: string): Buffer {
-  const parts: Buffer[] = [];
-  for (let at = 0; at * 32 < bytes; at += 1) parts.push(createHash('sha256').update(`${seed} ${at}`).digest());
-  return Buffer.concat(parts).subarray(0, bytes);
+  const key = createHash('sha256').update(seed).digest().subarray(0, 16);
+  return createCipheriv('aes-128-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(bytes));
 }
 
 /** Repeatable text that looks like source code. */

@@ -4,9 +4,21 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { ByteSource } from '#deltas/byte-source.ts';
-import { splitHeader } from '#deltas/tar-header.ts';
 import { walkTar } from '#deltas/tar.ts';
-import { END, entry, gnuTar, type HandEntry, layerOf, noise, paxBody, roundTrip, scratch, source, tarOf } from '#test/deltas-kit.ts';
+import { splitHeader } from '#deltas/tar-header.ts';
+import {
+  END,
+  entry,
+  gnuTar,
+  type HandEntry,
+  layerOf,
+  noise,
+  paxBody,
+  roundTrip,
+  scratch,
+  source,
+  tarOf,
+} from '#test/deltas-kit.ts';
 
 /** Everything GNU tar can meet in a folder without being root. */
 function fill(directory: string): void {
@@ -22,9 +34,13 @@ function fill(directory: string): void {
   execFileSync('mkfifo', [at('app', 'pipe')]);
   writeFileSync(at('sparse'), 'start');
   truncateSync(at('sparse'), 3_000_000);
-  execFileSync('dd', ['if=/dev/urandom', `of=${at('sparse')}`, 'bs=4096', 'seek=500', 'count=3', 'conv=notrunc'], {
-    stdio: 'ignore',
-  });
+  execFileSync(
+    'dd',
+    ['if=/dev/urandom', `of=${at('sparse')}`, 'bs=4096', 'seek=500', 'count=3', 'conv=notrunc'],
+    {
+      stdio: 'ignore',
+    },
+  );
 }
 
 function fillLong(directory: string): void {
@@ -47,7 +63,7 @@ describe('tars as GNU tar writes them', () => {
     ['pax without times', ['--format=pax', '--pax-option=delete=atime,delete=ctime'], true],
     ['oldgnu', ['--format=oldgnu'], true],
     ['ustar', ['--format=ustar'], false],
-    ['v7', ['--format=v7'], false],
+    ['v7', ['--format=v7', '--exclude=pipe'], false],
     ['incremental', ['--format=gnu', '--incremental'], true],
     ['numeric owner', ['--format=gnu', '--numeric-owner', '--owner=4294967290', '--mtime=@-5'], false],
     ['odd blocking', ['--format=gnu', '-b', '7'], false],
@@ -116,7 +132,11 @@ describe('tars as nobody should write them', () => {
       { name: 'app/.wh.a.txt', content: '' },
       { name: 'app/.wh..wh..opq', content: '' },
     ]),
-    'unknown types': tarOf([{ ...file, type: 'Z' }, { ...file, type: '7' }, { ...file, type: '\0' }]),
+    'unknown types': tarOf([
+      { ...file, type: 'Z' },
+      { ...file, type: '7' },
+      { ...file, type: '\0' },
+    ]),
     'names that leave': tarOf([
       { ...file, name: '../../etc/passwd' },
       { ...file, name: '/etc/passwd' },
@@ -145,7 +165,10 @@ describe('tars as nobody should write them', () => {
       {
         name: 'app/PaxHeaders.0/ping',
         type: 'x',
-        content: paxBody({ 'SCHILY.xattr.security.capability': '\u0001\u0002', mtime: '1700000000.123456789' }),
+        content: paxBody({
+          'SCHILY.xattr.security.capability': '\u0001\u0002',
+          mtime: '1700000000.123456789',
+        }),
       },
       { name: 'app/ping', content: noise(700, 'ping'), mode: 0o4755 },
     ]),

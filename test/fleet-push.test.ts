@@ -262,15 +262,18 @@ describe('refused in the terminal, with the next step, and the target stays', ()
   const ofAll = new Cleanup();
   let hub: TestHub;
   let checkout: Checkout;
+  let good: string;
   beforeAll(async () => {
     hub = await testHub(ofAll, engine);
     checkout = await Checkout.create(ofAll, remote(hub));
-    await checkout.commit(V1);
-    expect(await checkout.push()).toMatchObject({ status: 0 });
+    good = await checkout.commit(V1);
+    const push = await checkout.push();
+    if (push.status !== 0) throw new Error(push.text);
   });
   afterAll(() => ofAll.run());
 
   test.each(BAD_PUSHES)('%s', async (_what, code, words, files) => {
+    await checkout.git('reset', '--quiet', '--hard', good);
     await checkout.commit(files);
     const push = await checkout.push();
     expect(push.status).not.toBe(0);
@@ -285,7 +288,9 @@ describe('refused in the terminal, with the next step, and the target stays', ()
 
   test('and the next good push works, and gets the number', async () => {
     await checkout.commit(V1);
-    expect((await checkout.push()).text).toContain('hover v2 is the target of fleet test-fleet (generation 2)');
+    expect((await checkout.push()).text).toContain(
+      'hover v2 is the target of fleet test-fleet (generation 2)',
+    );
   });
 });
 

@@ -41,7 +41,7 @@ export class AppEnd {
     await until(`${type} is heard`, () => at() >= 0 || this.ended, withinMs);
     const [found] = at() < 0 ? [] : this.heard.splice(at(), 1);
     if (found === undefined) throw new Error(`it ended before ${type}: ${this.error?.message ?? ''}`);
-    return found as Heard<T>;
+    return found as unknown as Heard<T>;
   }
   count(type: Type): number {
     return this.heard.filter(({ message }) => message.type === type).length;

@@ -251,7 +251,7 @@ describe('watchers and timers', () => {
         worker.once('message', resolve);
         worker.once('error', reject);
       });
-      await worker.terminate();
+      expect(await worker.terminate()).toBe(1);
     }
   });
 

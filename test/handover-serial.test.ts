@@ -157,7 +157,9 @@ describe('a rotor link', () => {
     const before = descriptorCount();
     const { master, slave } = board();
     const { link, start } = linkWith();
-    await expect(start(slave, { lastWriteUs: 'x' } as unknown as RotorsPayload)).rejects.toThrow();
+    await expect(
+      start(slave, { link: {}, partial: '', state: {}, stateVersion: 1 } as unknown as RotorsPayload),
+    ).rejects.toThrow('lastWriteUs');
     link.drop();
     closeAll([master, slave]);
     expect(descriptorCount()).toBe(before);

@@ -40,7 +40,7 @@ const frame = (fin: boolean, opcode: number, payload: Buffer, mask: Buffer): Buf
 };
 
 /** Messages, whole or in fragments (empty ones too), with pings between. */
-const stream = (random: () => number): Buffer => {
+const stream = (random: () => number): { bytes: Buffer; starts: number[] } => {
   const parts: Buffer[] = [];
   const some = (max: number): Buffer => {
     const sizes = [0, Math.floor(random() * 10), 125, 126, Math.floor(random() * max)];
@@ -54,11 +54,22 @@ const stream = (random: () => number): Buffer => {
       if (random() < 0.3)
         parts.push(frame(true, random() < 0.5 ? 9 : 10, some(126).subarray(0, 125), mask()));
       parts.push(
-        frame(at === fragments - 1, at === 0 ? opcode : 0, some(random() < 0.05 ? 70_000 : 400), mask()),
+        frame(
+          at === fragments - 1,
+          at === 0 ? opcode : 0,
+          random() < 0.05 ? Buffer.alloc(65_536, 120) : some(400),
+          mask(),
+        ),
       );
     }
   }
-  return Buffer.concat(parts);
+  const starts: number[] = [];
+  let at = 0;
+  for (const part of parts) {
+    starts.push(at);
+    at += part.length;
+  }
+  return { bytes: Buffer.concat(parts), starts };
 };
 
 const feed = (into: Receiver, bytes: Buffer, random: () => number): void => {
@@ -74,20 +85,26 @@ describe('the head of a websocket', () => {
     const states = new Set<number>();
     for (let seed = 0; seed < 1_500; seed++) {
       const random = seeded(seed);
-      const bytes = stream(random);
+      const { bytes, starts } = stream(random);
       const expected: string[] = [];
       feed(receiver(expected), bytes, random);
       expect(expected.some((event) => event.startsWith('error'))).toBe(false);
 
       const seen: string[] = [];
       let current = receiver(seen);
-      const cuts = Array.from({ length: 1 + Math.floor(random() * 4) }, () =>
-        Math.floor(random() * (bytes.length + 1)),
-      );
+      // Half of them within a frame's header, where the states are.
+      const cut = (): number =>
+        random() < 0.5
+          ? Math.floor(random() * (bytes.length + 1))
+          : Math.min(
+              bytes.length,
+              (starts[Math.floor(random() * starts.length)] as number) + Math.floor(random() * 14),
+            );
+      const cuts = Array.from({ length: 1 + Math.floor(random() * 4) }, cut);
       let from = 0;
-      for (const cut of [...cuts.sort((a, b) => a - b), bytes.length]) {
-        feed(current, bytes.subarray(from, cut), random);
-        from = cut;
+      for (const to of [...cuts.sort((a, b) => a - b), bytes.length]) {
+        feed(current, bytes.subarray(from, to), random);
+        from = to;
         states.add(current._state + (current._fragmented === 0 ? 0 : 10));
         expect(receiverIsKnown(current)).toBe(true);
         const head = receiverHead(current) as Buffer;

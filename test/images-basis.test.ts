@@ -39,6 +39,7 @@ const LAYERS: Entry[][] = [
     file('d/only', 'in a folder that becomes a file'),
     folder('e'),
     file('e/f', 'in a folder that becomes a symbolic link'),
+    file('k', 'a file that becomes a folder and stays one'),
     folder('h'),
     file('h/first', 'shared by hard links'),
     { path: 'h/second', link: 'h/first' },
@@ -59,6 +60,8 @@ const LAYERS: Entry[][] = [
     file('c/inner'),
     file('d', 'now a file'),
     { path: 'e', symlink: 'a' },
+    folder('k'),
+    file('k/inner'),
     folder('s'),
     file('s/real', 'in a folder that was a symbolic link'),
     gone('deep/7'),
@@ -83,6 +86,7 @@ const PRESENT = [
   'h/a',
   'h/first',
   'h/second',
+  'k/inner',
   's/real',
   'u/empty',
 ];
@@ -92,6 +96,7 @@ const ABSENT = [
   'c',
   'c/inner',
   'd/only',
+  'k',
   'e',
   'e/f',
   'e/one',
@@ -272,7 +277,7 @@ test('layer directories that cannot be seen, or another storage driver, are no o
   expect(await overlayBasis(image, DockerRootDir)).toBeDefined();
   expect(await overlayBasis(image, '/nonexistent')).toBeUndefined();
   const elsewhere = { ...image, GraphDriver: { ...image.GraphDriver, Data: { UpperDir: '/nonexistent' } } };
-  expect(await overlayBasis(elsewhere as typeof image, DockerRootDir)).toBeUndefined();
+  expect(await overlayBasis(elsewhere as unknown as typeof image, DockerRootDir)).toBeUndefined();
   const vfs = { ...image, GraphDriver: { Name: 'vfs', Data: null } };
   expect(await overlayBasis(vfs as unknown as typeof image, DockerRootDir)).toBeUndefined();
 });

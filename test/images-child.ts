@@ -17,5 +17,13 @@ process.once('message', async (message) => {
   const { engineUrl, hubUrl, directory, image, app } = message as Order;
   const engine = new Docker(addressOf(engineUrl));
   const images = await createImages({ engine, hubUrl, directory, log: quiet });
-  await images.install(image, { app, signal: new AbortController().signal });
+  let told = false;
+  await images.install(image, {
+    app,
+    signal: new AbortController().signal,
+    onProgress(_done, _all, stage) {
+      if (stage === 'pull' && !told) process.send?.('pulling');
+      told ||= stage === 'pull';
+    },
+  });
 });

@@ -157,6 +157,19 @@ describe('a container that ends by itself', () => {
     await expect(engine.waitExit(id)).rejects.toMatchObject({ code: 'NO_SUCH_CONTAINER' });
   });
 
+  test('is waited for through a time without the engine', async () => {
+    const { id } = await start();
+    const patient = await openEngine(lab.engineUrl);
+    const { modem } = patient.docker;
+    const address = { socketPath: modem.socketPath, socketPathCache: undefined };
+    Object.assign(modem, { socketPath: '/nonexistent/docker.sock', socketPathCache: undefined });
+    const exit = patient.waitExit(id);
+    await lab.docker.getContainer(id).kill();
+    await expect(patient.listOurs()).rejects.toMatchObject({ code: 'ENGINE_UNREACHABLE' });
+    Object.assign(modem, address);
+    expect(await exit).toBe(137);
+  });
+
   test('is not left behind when it cannot start', async () => {
     const name = `${lab.name}-bad`;
     const bad = await lab.build([{ program: lab.program }], ['/no-such-program']);

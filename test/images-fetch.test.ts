@@ -277,7 +277,7 @@ test('the address of a hub may have a path', async () => {
   const noted: System = {
     ...system,
     fetch: async (input) => {
-      asked = String(input);
+      asked = input instanceof URL ? input.href : '';
       return new Response(BYTES);
     },
   };

@@ -67,9 +67,9 @@ async function twoVersions(): Promise<{ v1: Image; v2: Image }> {
     const base = { program: lab.program, 'lib/shared.so': noise('base', 400_000) };
     const code = noise('code', 300_000);
     const changed = Buffer.concat([code.subarray(0, 100_000), noise('new', 500), code.subarray(100_000)]);
-    const many = Array.from({ length: 400 }, (_, index): [string, string] => {
-      const name = noise(`name ${index}`, 9).toString('hex');
-      return [`app/modules/${name}/index-${name}.js`, `export const n = ${index};`];
+    const many = Array.from({ length: 100 }, (_, index): [string, string] => {
+      const name = noise(`name ${index}`, 24).toString('hex');
+      return [`app/modules/${name}.js`, `export const n = ${index};`];
     });
     const one = {
       ...Object.fromEntries(many),
@@ -90,6 +90,17 @@ async function twoVersions(): Promise<{ v1: Image; v2: Image }> {
   for (const each of bytes) hub.add(each);
   return { v1, v2 };
 }
+/** The delta between them at the hub; made once. */
+async function withDelta(listing: 'auto' | 'never' = 'never'): Promise<{ v1: Image; target: Image }> {
+  const { v1, v2 } = await twoVersions();
+  let made = deltas.get(listing);
+  if (!made) {
+    made = hub.get((await addDelta(v1, v2, hub, lab, listing)).deltas[0]?.blob.digest ?? '');
+    deltas.set(listing, made);
+  }
+  return { v1, target: { ...v2, deltas: [{ basis: v1.id, blob: hub.add(made) }] } };
+}
+const deltas = new Map<string, Buffer>();
 let versions: Promise<{ v1: Image; v2: Image; bytes: Buffer[] }> | undefined;
 
 describe('whole layers', () => {
@@ -167,8 +178,7 @@ describe('a delta', () => {
     ['overlay', 'auto'],
     ['export', 'auto'],
   ] as const)('from a basis read by %s (listing: %s) gives exactly the image', async (basis, listing) => {
-    const { v1, v2 } = await twoVersions();
-    const target = await addDelta(v1, v2, hub, lab, listing);
+    const { v1, target } = await withDelta(listing);
     const reader = await openDelta(memoryAccess(hub.get(target.deltas[0]?.blob.digest ?? '')));
     expect(reader.needsList).toBe(listing === 'auto');
     const images = await openImages({ basis });
@@ -177,20 +187,19 @@ describe('a delta', () => {
     const fetched = await images.install(target, how());
     const deltaBytes = target.deltas[0]?.blob.bytes ?? 0;
     expect(events).toEqual([]);
-    expect(fetched).toEqual({ as: 'delta', bytes: v2.config.bytes + deltaBytes });
+    expect(fetched).toEqual({ as: 'delta', bytes: target.config.bytes + deltaBytes });
     expect(hub.sentAll() - before).toBe(fetched.bytes);
-    expect(deltaBytes).toBeLessThan((v2.layers[1]?.blob.bytes ?? 0) / 20);
-    expect((await inspect(v2.id)).Id).toBe(v2.id);
+    expect(deltaBytes).toBeLessThan((target.layers[1]?.blob.bytes ?? 0) / 20);
+    expect((await inspect(target.id)).Id).toBe(target.id);
     expect(await leftContainers()).toEqual([]);
     expect(existsSync(join(directory, 'spool'))).toBe(false);
   });
 
   test('is not used without its basis, nor when it is larger than the layers', async () => {
-    const { v1, v2 } = await twoVersions();
-    const target = await addDelta(v1, v2, hub, lab);
+    const { v1, target } = await withDelta();
     const images = await openImages();
     expect(await images.install(target, how())).toMatchObject({ as: 'layers' });
-    await images.remove(v2.id);
+    await images.remove(target.id);
     await images.install(v1, how());
     const [delta] = target.deltas;
     if (!delta) throw new Error('no delta');
@@ -202,20 +211,18 @@ describe('a delta', () => {
     ['damaged at the hub', (target: Image) => hub.fault({ do: 'flip' }, 2, target.deltas[0]?.blob.digest)],
     ['gone from the hub', (target: Image) => hub.drop(target.deltas[0]?.blob.digest ?? '')],
   ])('%s gives way to whole layers, and says so', async (_what, harm) => {
-    const { v1, v2 } = await twoVersions();
-    const target = await addDelta(v1, v2, hub, lab);
+    const { v1, target } = await withDelta();
     const images = await openImages();
     await images.install(v1, how());
     harm(target);
     expect(await images.install(target, how())).toMatchObject({ as: 'layers' });
-    expect(events).toEqual([expect.stringMatching(/^image-delta-failed: .*whole layers/)]);
-    expect((await inspect(v2.id)).Id).toBe(v2.id);
+    expect(events).toEqual([expect.stringMatching(/^image\.delta-failed: .*whole layers/)]);
+    expect((await inspect(target.id)).Id).toBe(target.id);
   });
 
   test('of nonsense, of another image, or damaged inside, gives way too', async () => {
-    const { v1, v2 } = await twoVersions();
-    const good = await addDelta(v1, v2, hub, lab);
-    const bytes = hub.get(good.deltas[0]?.blob.digest ?? '');
+    const { v1, target: v2 } = await withDelta();
+    const bytes = hub.get(v2.deltas[0]?.blob.digest ?? '');
     const damaged = Buffer.from(bytes);
     damaged[Math.floor(bytes.length * 0.9)] = (damaged[Math.floor(bytes.length * 0.9)] ?? 0) ^ 0x55;
     const other = await addDelta(v2, v1, hub, lab);
@@ -228,10 +235,22 @@ describe('a delta', () => {
       const target = { ...v2, deltas: [{ basis: v1.id, blob }] };
       expect(await images.install(target, how())).toMatchObject({ as: 'layers' });
       expect(events).toHaveLength(1);
-      expect((await inspect(v2.id)).Id).toBe(v2.id);
-      await images.remove(v2.id);
+      expect((await inspect(target.id)).Id).toBe(target.id);
+      await images.remove(target.id);
     }
     expect(await leftContainers()).toEqual([]);
+  });
+
+  test('that failed by its own fault is not fetched a second time', async () => {
+    const { v1, v2 } = await twoVersions();
+    const blob = hub.add(noise('nonsense', 2_000));
+    const target = { ...v2, deltas: [{ basis: v1.id, blob }] };
+    const images = await openImages();
+    await images.install(v1, how());
+    hub.fault({ do: 'status', status: 403 }, 1, v2.layers[1]?.blob.digest);
+    await expect(images.install(target, how())).rejects.toMatchObject({ code: 'HUB_REFUSED' });
+    expect(await images.install(target, how())).toMatchObject({ as: 'layers' });
+    expect(hub.requests.filter(({ digest }) => digest === blob.digest)).toHaveLength(1);
   });
 });
 
@@ -332,6 +351,23 @@ describe('a process that is killed', () => {
     expect(fetched.bytes).toBeLessThan((v1.layers.at(-1)?.blob.bytes ?? 0) - 100_000 + 1);
     expect(fetched.bytes).toBeGreaterThan(0);
     expect((await inspect(v1.id)).Id).toBe(v1.id);
+  });
+
+  test('while the engine pulls: the next one fetches nothing', async () => {
+    const { v1, target } = await withDelta();
+    await (await openImages()).install(v1, how());
+    const child = fork(join(import.meta.dirname, 'images-child.ts'), [], { execArgv: [], stdio: 'inherit' });
+    const sentBytes = hub.sentAll();
+    child.send({ engineUrl: lab.engineUrl, hubUrl: hub.url, directory, image: target, app: lab.name });
+    expect((await once(child, 'message'))[0]).toBe('pulling');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const bytes = target.config.bytes + (target.deltas[0]?.blob.bytes ?? 0);
+    expect(hub.sentAll() - sentBytes).toBe(bytes);
+    const fetched = await (await openImages()).install(target, how());
+    expect(fetched.bytes).toBe(0);
+    expect((await inspect(target.id)).Id).toBe(target.id);
+    expect(downloads()).toEqual([]);
   });
 
   test('leaves names, containers and spools that the next one clears', async () => {

@@ -1,22 +1,14 @@
-import { execFileSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
-import { SimProcess, TtyPilot, until } from '#test/sim-kit.ts';
+import { SimProcess, TtyPilot, until, flyUndisturbed } from '#test/sim-kit.ts';
 import { nowUs } from '#handover/native.ts';
-const cpu=(pid:number)=>{const f=readFileSync(`/proc/${pid}/stat`,'utf8').split(') ')[1]!.split(' ');return (Number(f[11])+Number(f[12]))*10};
-const threads=(pid:number)=>execFileSync('bash',['-c',`for t in /proc/${pid}/task/*; do awk '{print $1,$2,$14+$15}' $t/stat; done`]).toString();
-const sleep=(ms:number)=>new Promise(r=>setTimeout(r,ms));
-const sim=await SimProcess.start(...process.argv.slice(2));
-const pid=sim.child.pid!;
-await sleep(2000);
-let c=cpu(pid),t=nowUs(); await sleep(5000); console.log('idle cpu %',(cpu(pid)-c)/((nowUs()-t)/1e3)*100);
+flyUndisturbed();
+const sim=await SimProcess.start('--no-camera');
 const p=new TtyPilot(sim.rotors);
-await sleep(8000);
-console.log(await sim.state());
-t=nowUs(); c=cpu(pid); await sleep(10000); console.log('flying cpu %',(cpu(pid)-c)/((nowUs()-t)/1e3)*100);
-console.log(await sim.judge(t)); console.log(p.parser.counts);
-const net=await import('node:net'); const s=net.connect(sim.camera); let n=0; s.on('data',d=>{n+=d.length});
-t=nowUs(); c=cpu(pid); await sleep(10000); console.log('flying+camera cpu %',(cpu(pid)-c)/((nowUs()-t)/1e3)*100, n);
-console.log(threads(pid));
-console.log(await sim.get('/camera')); const j=await sim.judge(t); console.log(j.gapMsMax,j.missedCycles,j.boardLateMsMax,j.lateTicks, j.attitudeDegRms, j.altitudeErrorMMax);
-const a=performance.now(); const tr=await (await fetch(sim.url+'/trace')).text(); console.log('trace',tr.length,performance.now()-a);
-s.destroy(); p.close(); await sim.stop();
+await until('h',async()=>(await sim.state()).position[2]<-1.9);
+for(let k=0;k<4;k++){
+const from=nowUs(); let n=0, late=0, last=0, gapmax=0; p.onFrame=f=>{ if(f.name==='HIGHRES_IMU'){const l=nowUs()-f.fields.time_usec; if(l>late)late=l; if(last&&f.fields.time_usec-last>gapmax)gapmax=f.fields.time_usec-last; last=f.fields.time_usec;} if(f.name==='ATTITUDE_QUATERNION')n++;};
+const lost=p.parser.counts.lost;
+await until('x',()=>nowUs()-from>4e6);
+const to=nowUs(); const s=await sim.judge(from,to); const b=(await sim.state()).board;
+console.log({n,cmds:s.commands,missed:s.missedCycles,mb:s.missedCyclesBoardLate,exp:(to-from)/4000,late,gapmax,lost:p.parser.counts.lost-lost,gapMax:s.gapMsMax,skipped:s.skippedTicks,bl:s.boardLateMsMax,fs:s.failsafes,ign:s.ignored,dr:b.framesDropped,disc:b.bytesDiscarded,cl:b.commandsLost,bc:b.badChecksums});
+}
+p.close(); await sim.stop();

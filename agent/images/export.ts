@@ -122,7 +122,7 @@ export async function removeContainer(container: Docker.Container): Promise<void
 /** All regular files by name, hard links with the length of what they share. */
 async function listing(container: Docker.Container, signal: AbortSignal): Promise<ListedFile[]> {
   const sizes = new Map<string, number>();
-  await eachEntry(container, signal, async ({ name, type, linkname, size = 0 }) => {
+  await eachEntry(container, signal, async ({ name, type, linkname, size }) => {
     if (sizes.size >= LIMITS.basisFilesMax) throw new RangeError(`the basis has over ${sizes.size} files`);
     if (type === 'file') sizes.set(plain(name), size);
     if (type === 'link' && linkname) sizes.set(plain(name), sizes.get(plain(linkname)) ?? 0);

@@ -98,10 +98,10 @@ export async function fetchBlob(
   }
 }
 
-async function pause(failures: number, { sleep, random }: System, signal: AbortSignal): Promise<void> {
+async function pause(failures: number, system: System, signal: AbortSignal): Promise<void> {
   const capMs = Math.min(LIMITS.backoffMsMax, LIMITS.backoffMsMin * 2 ** (failures - 1));
   try {
-    await sleep(capMs * random(), signal);
+    await system.sleep(capMs * system.random(), signal);
   } catch {
     throw aborted(signal);
   }

@@ -18,6 +18,7 @@ import { pullImage } from '#agent/images/pull.ts';
 import { openLayers } from '#agent/images/sources.ts';
 import { checkSpace } from '#agent/images/space.ts';
 import { system as realSystem, type System } from '#agent/images/system.ts';
+import { DeltaError } from '#deltas/index.ts';
 import type { Blob, Image } from '#fleet/protocol.ts';
 
 /** `bytes`: what came over the network for it, in this call. */
@@ -50,7 +51,7 @@ export interface InstallOptions {
   release?: string;
   /** `fetch`: bytes on the disk of those to fetch. `pull`: bytes of layers handed to the engine of those it lacks. */
   onProgress?: (doneBytes: number, allBytes: number, stage: 'fetch' | 'pull') => void;
-  /** `image-delta-failed`: a delta gave way to whole layers, and why. */
+  /** `image.delta-failed`: a delta gave way to whole layers, and why. */
   onEvent?: (type: string, text: string, data: Record<string, unknown>) => void;
   signal: AbortSignal;
 }
@@ -85,6 +86,8 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
   const label = `io.midair.images.${instance}`;
   const inventory = openInventory(docker, `midair-${instance}`);
   const closing = new AbortController();
+  /** Deltas that failed by their own fault: an attempt after an interruption does not fetch them again. */
+  const useless = new Set<string>();
   let last: Promise<unknown> = Promise.resolve();
 
   const info = await ask('asking the engine about itself', () => docker.info());
@@ -128,7 +131,8 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
       onDisk.set(blob.digest, await bytesOnDisk(downloads, blob));
     }
     let receivedBytes = 0;
-    const tries = plans(image, held, (blob) => onDisk.get(blob.digest) ?? 0);
+    const usable = { ...image, deltas: image.deltas.filter(({ blob }) => !useless.has(blob.digest)) };
+    const tries = plans(usable, held, (blob) => onDisk.get(blob.digest) ?? 0);
     for (const plan of tries) {
       try {
         log.info({ image: image.id, as: plan.as, bytes: plan.remainingBytes }, 'installing an image');
@@ -138,13 +142,16 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
         return await done({ as: plan.as, bytes: receivedBytes });
       } catch (error) {
         await rm(spool, { recursive: true, force: true });
-        if (plan.as !== 'delta' || !mayFallBack(error)) throw error;
-        // A delta that failed once is not offered again to the next attempt.
-        if (plan.delta) await rm(blobPath(downloads, plan.delta.blob.digest), { force: true });
-        const data = { image: image.id, basis: plan.delta?.basis, code: codeOf(error) };
+        if (!plan.delta || !mayFallBack(error)) throw error;
+        // Whole layers are no help against an engine that is away, and cost the air that a delta saves.
+        await ask('reaching the engine', () => docker.ping(), { signal });
+        const { blob, basis } = plan.delta;
+        if (isItsOwnFault(error)) useless.add(blob.digest);
+        await rm(blobPath(downloads, blob.digest), { force: true });
+        const data = { image: image.id, basis, code: codeOf(error) };
         log.warn({ ...data, error: textOf(error) }, 'a delta failed, fetching whole layers');
         how.onEvent?.(
-          'image-delta-failed',
+          'image.delta-failed',
           `the delta to ${short(image.id)} could not be used (${textOf(error)}); whole layers are fetched instead`,
           data,
         );
@@ -257,6 +264,11 @@ const repositoryPart = (app: string): string =>
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, '-')
     .replaceAll(/^-|-$/g, '') || 'image';
+
+const isItsOwnFault = (error: unknown): boolean =>
+  error instanceof DeltaError
+    ? error.blame !== 'device'
+    : error instanceof ImageError && ['BLOB_CORRUPT', 'WRONG_IMAGE'].includes(error.code);
 
 const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : 'UNKNOWN';

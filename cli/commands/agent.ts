@@ -23,6 +23,7 @@ interface Flags {
   baud: number;
   camera: string;
   panel: Address;
+  warmTimeout: number;
   logLevel: string;
 }
 
@@ -89,6 +90,7 @@ Example:
         baud: flags.baud,
         camera: resolve(flags.camera),
         panel: flags.panel,
+        warmMsMax: flags.warmTimeout * 1000,
         logLevel: flags.logLevel,
       });
     });

@@ -28,6 +28,8 @@ export interface DemoOptions {
 
 const APP = 'hover';
 const THERMAL = 1;
+/** The same every time, for the browser's history. */
+const PANEL_PORT = 8600;
 
 class Interrupted extends Error {}
 
@@ -42,7 +44,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   try {
     directory = await createRunDirectory();
     const device = `demo-${process.pid}`;
-    const world = new World({ scope, directory, signal: interrupt.signal, device });
+    const world = new World({ scope, directory, signal: interrupt.signal, device, panelPort: PANEL_PORT });
     report = await fly(world, scope, options);
     status = report.held ? 0 : 1;
     print(reportText(report, join(directory, 'logs')));

@@ -36,12 +36,15 @@ export interface WorldOptions {
   /** Unique on a shared engine: containers are found by it. */
   device: string;
   fleet?: string;
+  /** The control panel's, if it is free; any free one otherwise. */
+  panelPort?: number;
 }
 
 export class World {
   readonly directory: string;
   readonly device: string;
   readonly fleet: string;
+  readonly #panelPort: number;
   readonly #scope: Scope;
   readonly #signal: AbortSignal;
   readonly #ended = new AbortController();
@@ -58,6 +61,7 @@ export class World {
     this.directory = options.directory;
     this.device = options.device;
     this.fleet = options.fleet ?? 'demo';
+    this.#panelPort = options.panelPort ?? 0;
     this.#scope = options.scope;
     this.#signal = options.signal;
     mkdirSync(this.path('logs'), { recursive: true });
@@ -142,13 +146,13 @@ export class World {
   }
 
   /** Also again, after `killAgent`. */
-  async startAgent(): Promise<Child> {
-    if (this.#panelUrl === '') this.#panelUrl = `http://127.0.0.1:${await freePort(8600)}`;
+  async startAgent(args: readonly string[] = []): Promise<Child> {
+    if (this.#panelUrl === '') this.#panelUrl = `http://127.0.0.1:${await freePort(this.#panelPort)}`;
     this.#agent = await this.#start('agent', [
       ...['--dir', this.path('agent'), '--device', this.device, '--fleet', this.fleet],
       ...['--hub', this.hub.url, '--mqtt', this.#mqttUrl, '--engine', this.droneEngine.url],
       ...['--rotors', this.#devices.rotors, '--camera', this.#devices.camera],
-      ...['--panel', this.#panelUrl.slice('http://'.length)],
+      ...['--panel', this.#panelUrl.slice('http://'.length), ...args],
     ]);
     return this.#agent;
   }

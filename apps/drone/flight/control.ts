@@ -182,7 +182,8 @@ const fly = (state: ControllerState, dtS: number): Motors => {
     const grown = add(state.velocityIntegral, scale(times(GAINS.velocityIntegral, velocityError), dtS));
     state.velocityIntegral = bound(grown, LIMITS.velocityIntegralMS2Max);
   }
-  const push = add(times(GAINS.velocity, velocityError), state.velocityIntegral);
+  const drag: Vector = [0, 0, (state.targetMS * AIRFRAME.dragNPerMS) / AIRFRAME.massKg];
+  const push = add(add(times(GAINS.velocity, velocityError), state.velocityIntegral), drag);
   const acceleration = bound(push, LIMITS.accelerationMS2Max);
 
   // Force wanted of the rotors, in the world; its tilt is bounded by shortening its level part.

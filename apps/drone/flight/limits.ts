@@ -14,6 +14,8 @@ export const AIRFRAME = {
   thrustPerMotorNMax: 5,
   torquePerMotorNmMax: 0.1,
   motorTimeConstantS: 0.05,
+  /** In still air; fed forward in a climb, so that the integral does not learn it and has to unlearn it at the top. */
+  dragNPerMS: 1,
 } as const;
 
 export const GRAVITY_MS2 = 9.80665;
@@ -33,9 +35,12 @@ export const GAINS = {
   velocityIntegral: [0.7, 0.7, 1.6],
   /** 1/s, position error to velocity; under half of the velocity loop's. */
   position: [0.9, 0.9, 1.4],
-  /** Share of a 50 Hz position or velocity measurement that is believed; the rest is the IMU's. */
-  positionCorrection: 0.25,
-  velocityCorrection: 0.25,
+  /**
+   * Share of a 50 Hz measurement that is believed; the rest is the IMU's. Small, since the velocity's noise would else be
+   * seen as a trembling of the attitude; not smaller, since the accelerometer's bias would then show as a speed.
+   */
+  positionCorrection: 0.15,
+  velocityCorrection: 0.08,
   /** Gyro low-pass, Hz: far above the rate loop (3 Hz), below half of 250 Hz. */
   gyroCutoffHz: 80,
 } as const;

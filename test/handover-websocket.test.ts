@@ -1,0 +1,374 @@
+import { createServer, type Server } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { describe, expect, it } from 'vitest';
+import { WebSocket, WebSocketServer } from 'ws';
+import { closeAll } from '#handover/lines.ts';
+import type { JsonObject } from '#handover/messages.ts';
+import { native } from '#handover/native.ts';
+import { type ConnectionsPayload, WebSockets } from '#handover/websocket.ts';
+import { type AppEnd, pass, scriptedAgent } from './handover-agent.ts';
+import { cleanUp, descriptorCount, directory, otherProcess, seeded, turn, until } from './handover-kit.ts';
+
+/** A client that sends numbered messages of many shapes, and checks that everything comes back once, in order. */
+class Client {
+  readonly socket: WebSocket;
+  readonly faults: string[] = [];
+  readonly releases = new Set<string>();
+  sent = 0;
+  answered = 0;
+  down = 0;
+  closedWith: number | undefined;
+
+  constructor(port: number, options = {}) {
+    this.socket = new WebSocket(`ws://127.0.0.1:${port}/`, { perMessageDeflate: false, ...options });
+    this.socket.on('message', (data) => {
+      const [kind, number, release] = (data as Buffer).toString().split(':');
+      if (kind === 'r') {
+        if (Number(number) !== this.answered) this.faults.push(`answer ${number}, expected ${this.answered}`);
+        this.answered += 1;
+        this.releases.add(release ?? '');
+      } else if (kind === 'd') {
+        if (Number(number) !== this.down) this.faults.push(`down ${number}, expected ${this.down}`);
+        this.down += 1;
+      } else this.faults.push((data as Buffer).toString());
+    });
+    this.socket.on('close', (code) => {
+      this.closedWith = code;
+    });
+    this.socket.on('error', (error) => this.faults.push(String(error)));
+    cleanUp(() => this.socket.terminate());
+  }
+
+  send(random: () => number): void {
+    const size = random() < 0.02 ? 200_000 : Math.floor(random() * 2_000);
+    const text = Buffer.from(`u:${this.sent}:${'x'.repeat(size)}`);
+    this.sent += 1;
+    if (random() < 0.5) {
+      this.socket.send(text);
+      return;
+    }
+    const cut = 12 + Math.floor(random() * (text.length - 12));
+    this.socket.send(text.subarray(0, Math.min(cut, text.length)), { fin: false });
+    if (random() < 0.3) this.socket.ping();
+    this.socket.send(text.subarray(cut), { fin: true });
+  }
+}
+
+const HANDSHAKE =
+  'GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n' +
+  'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n';
+
+describe('between two processes, under load', () => {
+  it('moves 25 websockets to and fro, mid-frame and mid-fragment, with nothing lost, doubled or closed', async () => {
+    const path = `${directory()}/s`;
+    const agent = scriptedAgent(path);
+    const listening = native.tcpListen('127.0.0.1', 0, 128);
+    cleanUp(() => native.close(listening));
+    const port = native.tcpPort(listening);
+    const own = [{ name: 'listener', fd: listening }];
+    const versions: AppEnd[] = [];
+    for (const release of ['v1', 'v2']) {
+      otherProcess('panel.ts', release, path);
+      const { app, hello } = await agent.app();
+      expect(hello.message).toMatchObject({ app: 'panel', release, holds: [], epoch: 0 });
+      app.send({ type: 'OFFER', epoch: 1, role: 'candidate' });
+      await app.next('READY');
+      versions.push(app);
+    }
+    let [owner, other] = versions as [AppEnd, AppEnd];
+    owner.send({ type: 'GRANT', epoch: 2, resource: 'listener', from: 'start', payload: null }, own);
+    await owner.next('GRANTED');
+    owner.send({ type: 'GRANT', epoch: 3, resource: 'connections', from: 'start', payload: null });
+    await owner.next('GRANTED');
+
+    const clients = Array.from({ length: 25 }, () => new Client(port));
+    await until('all are open', () => clients.every(({ socket }) => socket.readyState === WebSocket.OPEN));
+    // One that writes its message byte by byte: every handover finds it within a frame.
+    const slow = connect(port, '127.0.0.1');
+    cleanUp(() => slow.destroy());
+    let heard = Buffer.alloc(0);
+    slow.on('data', (data) => {
+      heard = Buffer.concat([heard, data]);
+    });
+    slow.write(HANDSHAKE);
+    await until('the slow one is open', () => heard.includes('\r\n\r\n'));
+    const text = Buffer.from(`u:0:${'y'.repeat(60)}`);
+    const mask = Buffer.from([1, 2, 3, 4]);
+    const masked = Buffer.from(text.map((byte, at) => byte ^ (mask[at % 4] as number)));
+    let rest: Buffer = Buffer.concat([Buffer.from([0x81, 0x80 | text.length]), mask, masked]);
+
+    const random = seeded(13);
+    const talk = setInterval(() => {
+      for (const client of clients) if (random() < 0.2) client.send(random);
+      // It ends in the middle of the second half of the handovers.
+      if (rest.length > 0 && random() < 0.5) {
+        slow.write(rest.subarray(0, 1));
+        rest = rest.subarray(1);
+      }
+    }, 2);
+    cleanUp(() => clearInterval(talk));
+    let epoch = 3;
+    const took: number[] = [];
+    for (let round = 0; round < 12; round++) {
+      const sent = clients.reduce((sum, client) => sum + client.answered, 0);
+      await until(
+        'there is traffic',
+        () => clients.reduce((sum, client) => sum + client.answered, 0) > sent + 100,
+      );
+      epoch += 1;
+      await pass(owner, other, 'listener', epoch, own);
+      epoch += 1;
+      const { payload, deliveredMs } = await pass(owner, other, 'connections', epoch);
+      expect(payload.closed).toBe(0);
+      expect((payload.connections as unknown[]).length).toBe(26);
+      took.push(deliveredMs);
+      [owner, other] = [other, owner];
+    }
+    await until('the slow one has written', () => rest.length === 0);
+    clearInterval(talk);
+    await until('all is answered', () => clients.every(({ sent, answered }) => sent === answered), 20_000);
+    for (const client of clients) {
+      expect(client.faults).toEqual([]);
+      expect(client.closedWith).toBeUndefined();
+      expect([...client.releases].sort()).toEqual(['v1', 'v2']);
+    }
+    expect(clients.reduce((sum, client) => sum + client.answered, 0)).toBeGreaterThan(1_200);
+    await until('the slow one is answered', () => heard.includes('r:0:'));
+    expect(slow.destroyed).toBe(false);
+    for (const app of versions) expect(app.count('FAULT')).toBe(0);
+    console.log(`connections (26) passed in ms: ${took.map((ms) => ms.toFixed(1)).join(' ')}`);
+  });
+});
+
+/** A server with websockets in this process, and a second holder to take them over. */
+const panel = async (options = {}) => {
+  const server: Server = createServer();
+  const accept = new WebSocketServer({ server, ...options });
+  const opened: WebSocket[] = [];
+  const first = new WebSockets({ onAdopt: () => {} });
+  accept.on('connection', (socket) => {
+    first.add(socket, { n: opened.length });
+    opened.push(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  await first.grant({ from: 'start', payload: null, descriptors: new Map(), epoch: 1 });
+  cleanUp(() => {
+    for (const socket of opened) socket.terminate();
+    first.drop();
+    accept.close();
+    server.close();
+  });
+  const adopted: [WebSocket, JsonObject][] = [];
+  const second = new WebSockets({
+    onAdopt: (socket, meta) => {
+      adopted.push([socket, meta]);
+      socket.on('message', (data) => socket.send(`second:${(data as Buffer).toString()}`));
+    },
+  });
+  cleanUp(() => {
+    for (const [socket] of adopted) socket.terminate();
+  });
+  const move = async (): Promise<ConnectionsPayload> => {
+    const { payload, descriptors = [] } = await first.release(1_000);
+    await second.grant({
+      from: 'release',
+      payload,
+      descriptors: new Map(descriptors.map(({ name, fd }) => [name, native.duplicate(fd)])),
+      epoch: 2,
+    });
+    first.drop();
+    return payload;
+  };
+  return { port: (server.address() as AddressInfo).port, first, second, opened, adopted, move };
+};
+const opening = async (
+  port: number,
+  options = {},
+  protocols: string[] = [],
+): Promise<WebSocket & { codes: number[]; texts: string[] }> => {
+  const socket = Object.assign(new WebSocket(`ws://127.0.0.1:${port}/`, protocols, options), {
+    codes: [] as number[],
+    texts: [] as string[],
+  });
+  socket.on('close', (code) => socket.codes.push(code));
+  socket.on('message', (data) => socket.texts.push((data as Buffer).toString()));
+  cleanUp(() => socket.terminate());
+  await new Promise((resolve) => socket.once('open', resolve));
+  return socket;
+};
+
+describe('a connection', () => {
+  it('goes with its protocol and meta, answers pings, and closes normally afterwards', async () => {
+    const { port, second, adopted, move, first } = await panel({ handleProtocols: () => 'panel.v1' });
+    const client = await opening(port, {}, ['panel.v1', 'panel.v0']);
+    await until('it is there', () => first.size === 1);
+    const payload = await move();
+    expect(payload).toMatchObject({
+      closed: 0,
+      connections: [{ fd: 'c0', protocol: 'panel.v1', head: '', meta: { n: 0 } }],
+    });
+    expect(first.size).toBe(0);
+    expect([...second].map(([, meta]) => meta)).toEqual([{ n: 0 }]);
+    expect(adopted[0]?.[0].protocol).toBe('panel.v1');
+    let pongs = 0;
+    client.on('pong', () => {
+      pongs += 1;
+    });
+    client.ping();
+    client.send('hello');
+    await until('both are answered', () => pongs === 1 && client.texts.length === 1);
+    expect(client.texts).toEqual(['second:hello']);
+    client.close(1000);
+    await until('it is closed', () => client.codes.length === 1);
+    expect(client.codes).toEqual([1000]);
+    await until('the holder knows', () => second.size === 0);
+  });
+
+  it('is closed with 1012 and counted when it has compression, a half sent message, or a huge half received one', async () => {
+    const { port, first, second, opened, move } = await panel({
+      perMessageDeflate: true,
+      maxPayload: 1 << 20,
+    });
+    const plain = await opening(port, { perMessageDeflate: false });
+    const compressed = await opening(port, { perMessageDeflate: true });
+    const half = await opening(port, { perMessageDeflate: false });
+    const huge = await opening(port, { perMessageDeflate: false });
+    await until('all are there', () => first.size === 4);
+    opened[2]?.send('the first part', { fin: false });
+    huge.send(Buffer.alloc(200_000), { fin: false });
+    await until(
+      'it is half received',
+      () =>
+        (opened[3] as unknown as { _receiver: { _fragments: unknown[] } })._receiver._fragments.length > 0,
+    );
+    const payload = await move();
+    expect(payload.closed).toBe(3);
+    expect(payload.connections.length).toBe(1);
+    await until('they are told', () => [compressed, half, huge].every(({ codes }) => codes.length === 1));
+    for (const { codes } of [compressed, half, huge]) expect(codes).toEqual([1012]);
+    expect(plain.codes).toEqual([]);
+    plain.send('x');
+    await until('the other lives on', () => plain.texts.length === 1);
+    expect(second.size).toBe(1);
+  });
+
+  it('is closed with 1012 when its client does not take its bytes in time, and holds nobody up', async () => {
+    const { port, first, opened, move } = await panel();
+    const raw: Socket = connect(port, '127.0.0.1');
+    cleanUp(() => raw.destroy());
+    raw.write(HANDSHAKE);
+    await until('it is there', () => first.size === 1);
+    raw.pause();
+    for (let n = 0; n < 400; n++) opened[0]?.send(Buffer.alloc(65_536));
+    const startMs = performance.now();
+    const payload = await move();
+    expect(performance.now() - startMs).toBeLessThan(250);
+    expect(payload).toMatchObject({ closed: 1, connections: [] });
+    let last = Buffer.alloc(0);
+    raw.on('data', (data) => {
+      last = Buffer.concat([last, data]).subarray(-4);
+    });
+    raw.resume();
+    // A close frame with the code 1012 is the last that it hears.
+    await until('it is told', () => last.equals(Buffer.from([0x88, 2, 1012 >> 8, 1012 & 255])));
+  });
+
+  it('of a client that reads late but in time keeps every byte', async () => {
+    const { port, first, opened, move } = await panel();
+    const client = await opening(port);
+    await until('it is there', () => first.size === 1);
+    for (let n = 0; n < 50; n++) opened[0]?.send(`${n}:${'z'.repeat(50_000)}`);
+    const payload = await move();
+    expect(payload.closed).toBe(0);
+    await until('all came', () => client.texts.length === 50);
+    expect(client.texts.map((text) => Number.parseInt(text, 10))).toEqual(
+      Array.from({ length: 50 }, (_, n) => n),
+    );
+  });
+
+  it('that comes while another version owns them is told to come again', async () => {
+    const { port, first, move } = await panel();
+    await move();
+    const client = await opening(port);
+    await until('it is told', () => client.codes.length === 1);
+    expect(client.codes).toEqual([1012]);
+    expect(first.size).toBe(0);
+  });
+
+  it('stays when nobody heard of the release', async () => {
+    const before = descriptorCount();
+    const { port, first, opened } = await panel();
+    const again: string[] = [];
+    const client = await opening(port);
+    await until('it is there', () => first.size === 1);
+    opened[0]?.on('message', () => again.push('the old one heard'));
+    const { payload, descriptors = [] } = await first.release(1_000);
+    const later = new WebSockets({ onAdopt: () => {} });
+    expect(later.size).toBe(0);
+    await first.grant({
+      from: 'release',
+      payload,
+      descriptors: new Map(descriptors.map(({ name, fd }) => [name, fd])),
+      epoch: 1,
+    });
+    expect(first.size).toBe(1);
+    const [[socket] = []] = first;
+    socket?.on('message', (data) => socket.send((data as Buffer).toString()));
+    client.send('still here');
+    await until('it is answered', () => client.texts.length === 1);
+    expect(again).toEqual([]);
+    expect(client.codes).toEqual([]);
+    first.drop();
+    await until('a drop says goodbye', () => client.codes.length === 1);
+    expect(client.codes).toEqual([1012]);
+    expect(descriptorCount()).toBeGreaterThanOrEqual(before);
+  });
+
+  it('leaks no descriptor over 200 moves', async () => {
+    const { port, first, second, adopted, move } = await panel();
+    const client = await opening(port);
+    await until('it is there', () => first.size === 1);
+    await move();
+    const before = descriptorCount();
+    let [from, to] = [second, first];
+    for (let n = 0; n < 200; n++) {
+      const { payload, descriptors = [] } = await from.release(1_000);
+      await to.grant({
+        from: 'release',
+        payload,
+        descriptors: new Map(descriptors.map(({ name, fd }) => [name, native.duplicate(fd)])),
+        epoch: 2,
+      });
+      from.drop();
+      [from, to] = [to, from];
+      if (n % 20 === 0) await turn();
+    }
+    await until('closed handles are gone', () => descriptorCount() <= before);
+    client.send('x');
+    await until('it is answered', () => client.texts.length === 1);
+    expect(adopted.length).toBe(101);
+  });
+
+  it('whose grant is wrong is refused, every descriptor closed', async () => {
+    const before = descriptorCount();
+    const holder = new WebSockets({ onAdopt: () => {} });
+    const [left, right] = native.socketPair();
+    const wrong: [JsonObject, string][] = [
+      [{ connections: [{ fd: 'other', protocol: '', head: '', meta: {} }] }, 'NO_DESCRIPTOR'],
+      [{ connections: [{ fd: 'c0', protocol: '', head: 'not base64!', meta: {} }] }, 'Base64'],
+      [{ connections: 'many' }, 'Array'],
+    ];
+    for (const [payload, text] of wrong) {
+      await expect(
+        holder.grant({
+          from: 'release',
+          payload: payload as ConnectionsPayload,
+          descriptors: new Map([['c0', native.duplicate(left)]]),
+          epoch: 1,
+        }),
+      ).rejects.toThrow(text);
+    }
+    closeAll([left, right]);
+    expect(descriptorCount()).toBe(before);
+  });
+});
