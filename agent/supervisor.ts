@@ -208,6 +208,8 @@ export class Supervisor {
     this.#enter('fetch', release);
     const { image } = serviceOf(release);
     this.#fetched = await images.install(image, {
+      app: release.app,
+      release: release.id,
       signal: this.#interrupt.signal,
       onProgress: (doneBytes, allBytes, stage) => {
         if (this.#stage !== stage) this.#enter(stage, release);

@@ -40,8 +40,8 @@ export interface MakeDeltaOptions {
   /** File that the artifact is written to; replaced as a whole. */
   output: string;
   /**
-   * `auto`: names and lengths are taken from the basis's listing where that makes the artifact at least 1 KiB smaller;
-   * such a one is applied only with a Basis that has `list`. `never` (the default) needs Basis.open alone.
+   * `auto` (the default): names and lengths are taken from the basis's listing where that makes the artifact at least
+   * 1 KiB smaller; such a one is applied only with a Basis that has `list`. `never`: Basis.open alone will do.
    */
   listing?: 'auto' | 'never';
   onProgress?: (progress: MakeProgress) => void;
@@ -147,7 +147,7 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const indexBytes = (key: 'plainIndex' | 'listedIndex'): number =>
       encoded.reduce((sum, layer) => sum + layer[key].reduce((bytes, block) => bytes + block.bytes, 0), 0);
     const saving = indexBytes('plainIndex') - indexBytes('listedIndex');
-    const listing = options.listing === 'auto' && saving >= LIMITS.listSavingBytesMin;
+    const listing = options.listing !== 'never' && saving >= LIMITS.listSavingBytesMin;
     const sections = encoded.map((layer) => layerSections(layer, listing));
     const all = sections.flat();
     const header: Omit<Header, 'codecs'> = {

@@ -14,6 +14,7 @@ import { Aedes } from 'aedes';
 import type { BaseLogger } from 'pino';
 import * as v from 'valibot';
 import { LIMITS } from '#fleet/limits.ts';
+import { listen } from '#fleet/listen.ts';
 import { PacketCap } from '#fleet/packets.ts';
 import {
   type Channel,
@@ -86,16 +87,7 @@ export async function createBroker(options: BrokerOptions): Promise<Broker> {
   );
 
   return {
-    async listen({ host, port }) {
-      await new Promise<void>((resolve, reject) => {
-        server.once('error', reject);
-        server.listen({ host, port }, () => {
-          server.off('error', reject);
-          resolve();
-        });
-      });
-      return server.address() as AddressInfo;
-    },
+    listen: (at) => listen(server, at),
 
     async publishTarget(device, target) {
       await publish({
@@ -128,6 +120,8 @@ function receive(options: BrokerOptions, client: Client | null, packet: PublishP
     );
     return new Error(`not a topic for a device of fleet ${fleet}`);
   }
+  // Retained, it would be kept for every device name that anybody thinks of.
+  if (channel === 'telemetry') packet.retain = false;
   const payload = Buffer.from(packet.payload);
   // An empty retained message clears what is retained (MQTT 3.1.1 §3.3.1.3); it says nothing to the hub.
   if (payload.length === 0 && packet.retain) return null;

@@ -35,6 +35,7 @@ const BLAME = {
   DISK_FULL: 'hub',
   BUSY: 'hub',
   HUB_RUNNING: 'hub',
+  ADDRESS_IN_USE: 'hub',
   STORE_NEWER: 'hub',
   INTERNAL: 'hub',
 } as const satisfies Record<string, Blame>;
@@ -91,11 +92,20 @@ export function asFleetError(error: unknown): FleetError {
       error,
     );
   }
+  if (typeof error === 'object' && error !== null && 'statusCode' in error) {
+    return new FleetError(
+      'ENGINE_ANSWER',
+      `the container engine refused: ${text.trim()}`,
+      "see the engine's log, then push again",
+      error,
+    );
+  }
   return new FleetError('INTERNAL', text, "see the hub's log; this is a fault of the hub", error);
 }
 
 const isConnect = (error: unknown): boolean =>
-  typeof error === 'object' &&
-  error !== null &&
-  'syscall' in error &&
-  ['connect', 'read', 'write'].includes(String(error.syscall));
+  codeOf(error) === 'ECONNREFUSED' ||
+  (typeof error === 'object' &&
+    error !== null &&
+    'syscall' in error &&
+    ['connect', 'read', 'write'].includes(String(error.syscall)));

@@ -41,6 +41,7 @@ interface Exchange {
 export class GitHttp {
   readonly #options: GitHttpOptions;
   readonly #running = new Set<Promise<void>>();
+  readonly #stopping = new AbortController();
 
   constructor(options: GitHttpOptions) {
     this.#options = options;
@@ -60,8 +61,9 @@ export class GitHttp {
     await work.finally(() => this.#running.delete(work));
   }
 
-  /** Resolves when no git process is left. */
+  /** Gives up what is going on; resolves when no git process is left. */
   async close(): Promise<void> {
+    this.#stopping.abort();
     await Promise.all(this.#running);
   }
 
@@ -75,6 +77,9 @@ export class GitHttp {
         'no such address in a git repository',
         'use {hub}/git/{app}.git as the remote',
       );
+    }
+    if (this.#stopping.signal.aborted) {
+      throw new FleetError('BUSY', 'the hub is stopping', 'try again when it runs');
     }
     if (this.#running.size >= LIMITS.gitProcessesMax) {
       throw new FleetError('BUSY', 'the hub serves as many git clients as it can', 'try again in a moment');
@@ -151,7 +156,7 @@ export class GitHttp {
     };
     response.once('close', closed);
     const stop = () => giveUp('the hub is stopping');
-    session?.stopped.addEventListener('abort', stop, { once: true });
+    this.#stopping.signal.addEventListener('abort', stop, { once: true });
 
     try {
       const upload = pipeline(request, new Cap(LIMITS.pushBodyBytesMax), child.stdin).catch(
@@ -167,7 +172,7 @@ export class GitHttp {
       clearTimeout(timer);
       clearTimeout(grace);
       response.off('close', closed);
-      session?.stopped.removeEventListener('abort', stop);
+      this.#stopping.signal.removeEventListener('abort', stop);
       if (!response.writableEnded) response.destroy();
     }
   }

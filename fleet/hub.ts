@@ -20,6 +20,7 @@ import { type DeviceType, deviceTypeOf } from '#fleet/dockerfile.ts';
 import { asFleetError, FleetError } from '#fleet/errors.ts';
 import { GitHttp } from '#fleet/git-http.ts';
 import { LIMITS } from '#fleet/limits.ts';
+import { listen } from '#fleet/listen.ts';
 import { Pushes } from '#fleet/pushes.ts';
 import { releaseMaker, removeLeftBuilds } from '#fleet/releases.ts';
 import { type HookName, Repositories } from '#fleet/repositories.ts';
@@ -131,18 +132,12 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     });
     // A push's body may take its time; `pushMsMax` bounds it where it is read.
     server.requestTimeout = LIMITS.pushMsMax;
-    await new Promise<void>((done, failed) => {
-      server.once('error', failed);
-      server.listen(options.http, () => {
-        server.off('error', failed);
-        done();
-      });
-    });
-    url = `http://${hostText(server.address() as AddressInfo)}`;
+    url = `http://${hostText(await listen(server, options.http))}`;
     undo.push(async () => {
-      const closed = new Promise<void>((done) => server.close(() => done()));
+      // Git first, while its hooks still reach the hub.
       pushes.stop();
       await git.close();
+      const closed = new Promise<void>((done) => server.close(() => done()));
       server.closeAllConnections();
       await closed;
     });
@@ -184,10 +179,12 @@ async function route({ request, response, git, pushes, blobs, api }: Routing): P
 async function serveHook(pushes: Pushes, name: HookName, request: IncomingMessage, response: ServerResponse) {
   if (request.method !== 'POST')
     throw new FleetError('NOT_FOUND', 'this is for the git hook', 'push with git');
-  const length = Number(request.headers['content-length'] ?? LIMITS.hookBodyBytesMax);
-  if (length > LIMITS.hookBodyBytesMax)
-    throw new FleetError('TOO_LARGE', 'too many refs', 'push less at once');
   const token = request.headers.authorization?.replace(/^Bearer /, '') ?? '';
+  // Before its body is read: this door is open to whoever reaches the hub.
+  if (!pushes.knows(token)) throw new FleetError('NOT_FOUND', 'no such push is going on', 'push with git');
+  if (Number(request.headers['content-length'] ?? 0) > LIMITS.hookBodyBytesMax) {
+    throw new FleetError('TOO_LARGE', 'too many refs', 'push less at once');
+  }
   const body = (await buffer(request)).toString();
   response.writeHead(200, { 'content-type': 'application/x-ndjson' });
   response.flushHeaders();

@@ -34,8 +34,6 @@ export type MakeRelease = (request: {
 export interface PushSession {
   readonly app: string;
   readonly token: string;
-  /** Aborts when the hub stops. */
-  readonly stopped: AbortSignal;
   cancel(why: string): void;
 }
 
@@ -69,7 +67,6 @@ export class Pushes {
     const session: Session = {
       app,
       token,
-      stopped: this.#stopped.signal,
       cancelled,
       cancel: (why) =>
         cancelled.abort(new FleetError('PUSH_CANCELLED', `the push was given up: ${why}`, 'push again')),
@@ -78,6 +75,10 @@ export class Pushes {
     };
     this.#sessions.set(token, session);
     return session;
+  }
+
+  knows(token: string): boolean {
+    return this.#sessions.has(token);
   }
 
   /** Git has ended, so the branch is where it will stay: settles what the push made, and lets the next one in. */

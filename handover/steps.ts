@@ -150,9 +150,8 @@ export class Steps {
     if (resource === 'rotors') this.#host.rotors('owned');
   }
 
-  /** False: the agent will not hear of it. */
+  /** False: the agent that asked will not hear of it; its socket is closed, whether or not there is a new one. */
   #deliver(resource: Resource, epoch: number, released: Released, socket: AgentSocket): Promise<boolean> {
-    if (this.#host.current() !== socket) return Promise.resolve(false);
     const batches = split(released);
     return new Promise((resolve) => {
       for (const [at, { payload, descriptors }] of batches.entries()) {

@@ -12,7 +12,7 @@ import { createInterface } from 'node:readline';
 import { WebSocket } from 'ws';
 import { Coordinator, type Report } from '#agent/coordinator.ts';
 import { createDevices, type Devices } from '#agent/devices.ts';
-import { openJournal } from '#agent/journal.ts';
+import { type Journal, openJournal } from '#agent/journal.ts';
 import { createLog } from '#agent/log.ts';
 import { SimClient } from '#cli/sim-client.ts';
 import { RESOURCES } from '#handover/messages.ts';
@@ -49,9 +49,12 @@ export class Bench {
   readonly outcomes: Outcome[] = [];
   readonly versions = new Map<string, Version>();
   panelUrl = '';
+  /** Called on the coordinator's own turn, before it does anything else. */
+  onReport: (report: Report) => void = () => {};
   #sim: ChildProcess | undefined;
   #simClient: SimClient | undefined;
   #devices: Devices | undefined;
+  #journal: Journal<State> | undefined;
   #coordinator: Coordinator | undefined;
 
   get sim(): SimClient {
@@ -89,7 +92,14 @@ export class Bench {
     const devices = createDevices({ rotors: ready.rotors, camera: ready.camera, baud: 921_600, panel });
     this.#devices = devices;
     this.panelUrl = `http://127.0.0.1:${native.tcpPort(devices.descriptors('listener')[0]?.fd ?? -1)}/`;
-    const journal = openJournal<State>(join(this.directory, 'journal'), (value) => value as State, initial);
+    const path = join(this.directory, 'journal');
+    const journal = openJournal<State>({
+      path,
+      bytesMax: 8_192,
+      parse: (value) => value as State,
+      empty: initial,
+    });
+    this.#journal = journal;
     const end = async (id: string, signal: NodeJS.Signals): Promise<void> => {
       const child = this.versions.get(id)?.child;
       if (child === undefined) return;
@@ -108,7 +118,10 @@ export class Bench {
       },
       resources: RESOURCES,
       log: createLog('bench', 'silent'),
-      onReport: (report) => this.reports.push(report),
+      onReport: (report) => {
+        this.reports.push(report);
+        this.onReport(report);
+      },
       onSettle: (outcome) => this.outcomes.push(outcome),
     });
     await this.#coordinator.start(new Set());
@@ -165,6 +178,7 @@ export class Bench {
   async close(): Promise<void> {
     this.#coordinator?.close();
     this.#devices?.close();
+    this.#journal?.close();
     for (const child of [...[...this.versions.values()].map((version) => version.child), this.#sim]) {
       if (child === undefined) continue;
       child.kill(child === this.#sim ? 'SIGTERM' : 'SIGKILL');

@@ -1,13 +1,21 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { ByteReader, ByteWriter } from '#deltas/bytes.ts';
-import { applyLayer, type Basis, DeltaError, memoryAccess, openDelta } from '#deltas/index.ts';
+import {
+  applyLayer,
+  type Basis,
+  DeltaError,
+  type DeltaSummary,
+  memoryAccess,
+  openDelta,
+} from '#deltas/index.ts';
 import { COLUMNS, type Column } from '#deltas/index-format.ts';
 import { Xdelta3 } from '#deltas/xdelta3.ts';
 import {
   apply,
   codeOf,
   type HandEntry,
+  type Made,
   make,
   memoryBasis,
   noise,
@@ -53,16 +61,21 @@ const basis = memoryBasis(OLD);
 let artifact: Buffer;
 let listed: Buffer;
 
+let plain: Made;
+
 beforeAll(async () => {
-  const plain = await make([basisTar], [targetTar]);
+  plain = await make([basisTar], [targetTar]);
   artifact = plain.artifact;
-  const { windows } = plain.summary.layers[0] ?? { windows: undefined };
-  // The tests below are about every codec, so every codec has to be in there.
-  for (const codec of ['copy', 'vcdiff', 'zstd-dictionary'] as const)
-    expect(windows?.[codec].count).toBeGreaterThan(0);
-  const withList = await make([basisTar], [targetTar], 'auto');
-  expect(withList.summary.needsList).toBe(true);
-  listed = withList.artifact;
+  listed = (await make([basisTar], [targetTar], 'auto')).artifact;
+});
+
+test('the artifacts that follow have every codec and both kinds of names', async () => {
+  const { windows, literal, copied } = plain.summary.layers[0] as DeltaSummary['layers'][number];
+  for (const codec of ['copy', 'vcdiff', 'zstd-dictionary'] as const) {
+    expect(windows[codec].count).toBeGreaterThan(0);
+  }
+  expect([literal.files > 0, copied.files > 0]).toEqual([true, true]);
+  expect((await openDelta(memoryAccess(listed))).needsList).toBe(true);
 });
 
 /** The one allowed outcome beside success: a DeltaError. Wrong bytes, other errors and hanging are failures. */
@@ -160,7 +173,7 @@ describe('a hostile artifact, its digests all in order', () => {
             const index = sections.find(({ kind }) => kind === 'index');
             if (index !== undefined) index.raw = changeColumn(index.raw, column, place, bytes, insert);
           });
-          await outcome(hostile);
+          expect(await outcome(hostile)).toMatch(/^(none|CORRUPT|BASIS_MISMATCH|TOO_LARGE|UNSUPPORTED)$/);
         },
       ),
       { numRuns: 300 },
@@ -202,6 +215,14 @@ describe('a hostile artifact, its digests all in order', () => {
     };
     expect(await codeOf(bounded)).toBe('TOO_LARGE');
     expect(await codeOf(() => applyLayer(delta, sha256('none'), basis).next())).toBe('NOT_FOUND');
+  });
+
+  test('that passes one layer off as another', async () => {
+    const other = sha256('another layer');
+    const hostile = await reseal(artifact, (_, layer) => {
+      layer.diffId = Buffer.from(other.slice('sha256:'.length), 'hex');
+    });
+    expect(await codeOf(() => apply(hostile, other, basis))).toMatch(/^(CORRUPT|BASIS_MISMATCH)$/);
   });
 
   test('that asks the basis for a path outside it', async () => {
@@ -264,7 +285,9 @@ describe('another basis', () => {
     const delta = await openDelta(memoryAccess(listed));
     const more = memoryBasis({ ...OLD, 'app/other.js': Buffer.from('x') });
     expect(await codeOf(() => applyLayer(delta, diffId, more).next())).toBe('BASIS_MISMATCH');
-    expect(await codeOf(() => applyLayer(delta, diffId, { open: basis.open }).next())).toBe('UNSUPPORTED');
+    expect(await codeOf(() => applyLayer(delta, diffId, { open: (path) => basis.open(path) }).next())).toBe(
+      'UNSUPPORTED',
+    );
   });
   test('that cannot be read, or shrinks meanwhile', async () => {
     const failing: Basis = {

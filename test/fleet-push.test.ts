@@ -425,3 +425,31 @@ test('a request body may be compressed', async () => {
   expect(response.status).toBe(200);
   expect(await response.text()).toContain(`${commit} refs/heads/side`);
 });
+
+test.skipIf(process.getuid?.() !== 0)(
+  'a full disk is told, loses nothing, and the push works once there is room',
+  async () => {
+    const directory = await temporaryDirectory(cleanup);
+    const mount = (...args: string[]) => run('mount', ['-t', 'tmpfs', ...args, directory], '/');
+    expect(await mount('-o', 'size=12m', 'tmpfs')).toMatchObject({ status: 0 });
+    cleanup.add(() => run('umount', ['--lazy', directory], '/'));
+    const hub = await testHub(cleanup, engine, directory);
+    const checkout = await Checkout.create(cleanup, remote(hub));
+    await checkout.commit(V1);
+    expect(await checkout.push()).toMatchObject({ status: 0 });
+
+    // Room for the pack, none for the image's layer beside it.
+    await checkout.commit({ large: randomBytes(7 * 1024 ** 2) });
+    const push = await checkout.push();
+    expect(push.status).not.toBe(0);
+    expect(push.text).toContain("remote: error DISK_FULL: the hub's disk is full");
+    expect(push.text).toMatch(/next: free space .* push again/);
+    expect(await targetOf(hub)).toMatchObject({ generation: 1, release: { id: 'v1' } });
+
+    expect(await mount('-o', 'remount,size=64m', 'tmpfs')).toMatchObject({ status: 0 });
+    expect(await checkout.push()).toMatchObject({ status: 0 });
+    const target = await targetOf(hub);
+    expect(target).toMatchObject({ generation: 2, release: { id: 'v2' } });
+    await verify(hub, imageOf(target));
+  },
+);

@@ -1,6 +1,7 @@
 import { Agent, createServer, get, type IncomingMessage, type ServerResponse } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { describe, expect, it } from 'vitest';
+import { BOUNDS } from '#handover/bounds.ts';
 import { Listener } from '#handover/listener.ts';
 import { native } from '#handover/native.ts';
 import { cleanUp, descriptorCount, until } from './handover-kit.ts';
@@ -146,6 +147,7 @@ describe('a listening socket', () => {
     await until(
       'it is closed',
       () => first.listener.connections === 0 && Object.keys(agent.freeSockets).length === 0,
+      BOUNDS.freshConnectionMsMax / 2,
     );
     expect(await ask(port, agent)).toBe('second');
   });

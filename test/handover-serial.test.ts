@@ -153,6 +153,28 @@ describe('a rotor link', () => {
     await expect(link.release(100)).rejects.toMatchObject({ code: 'WRITE_STUCK' });
   });
 
+  it('reads nothing while its last write waits for room, so that the successor answers what comes then', async () => {
+    const { slave, say, hear } = board();
+    const { link, data, start } = linkWith();
+    const granted = start(slave);
+    link.write(Buffer.from('1'));
+    await granted;
+    for (let n = 0; n < 30; n++) link.write(Buffer.alloc(4096));
+    let settled = false;
+    const releasing = link.release(2_000).then(() => {
+      settled = true;
+    });
+    await until('it has stopped', () => !link.owns);
+    say('imu');
+    for (let n = 0; n < 20; n++) await turn();
+    expect(settled).toBe(false);
+    await until('it is written', () => hear().length === 1 + 30 * 4096);
+    await releasing;
+    expect(data).toEqual([]);
+    const bytes = Buffer.alloc(10);
+    expect(native.read(slave, bytes, 0, 10)).toBe(3);
+  });
+
   it('refuses a payload that is none, with its descriptor closed by the drop that follows', async () => {
     const before = descriptorCount();
     const { master, slave } = board();
@@ -242,7 +264,7 @@ describe('the mirror', () => {
       records += 1;
       source.record(
         random() < 0.5 ? 'in' : 'out',
-        Buffer.alloc(1 + Math.floor(random() * 9_000), records % 251),
+        Buffer.alloc(1 + Math.floor(random() * 65_000), records % 251),
       );
     }
     const mirror = new Mirror(reading);

@@ -273,16 +273,29 @@ describe('a connection', () => {
     await until('it is told', () => last.equals(Buffer.from([0x88, 2, 1012 >> 8, 1012 & 255])));
   });
 
-  it('of a client that reads late but in time keeps every byte', async () => {
-    const { port, first, opened, move } = await panel();
+  it('of a client that reads late but in time keeps every byte, and hears nothing that came after the release', async () => {
+    const { port, first, second, opened } = await panel();
     const client = await opening(port);
     await until('it is there', () => first.size === 1);
-    for (let n = 0; n < 50; n++) opened[0]?.send(`${n}:${'z'.repeat(50_000)}`);
-    const payload = await move();
-    expect(payload.closed).toBe(0);
-    await until('all came', () => client.texts.length === 50);
-    expect(client.texts.map((text) => Number.parseInt(text, 10))).toEqual(
-      Array.from({ length: 50 }, (_, n) => n),
+    let count = 0;
+    for (; opened[0]?.bufferedAmount === 0 && count < 5_000; count++)
+      opened[0]?.send(`${count}:${'z'.repeat(50_000)}`);
+    expect(opened[0]?.bufferedAmount).toBeGreaterThan(0);
+    const releasing = first.release(1_000);
+    opened[0]?.send('late');
+    const { payload, descriptors = [] } = await releasing;
+    expect(payload).toMatchObject({ closed: 0 });
+    await second.grant({
+      from: 'release',
+      payload,
+      descriptors: new Map(descriptors.map(({ name, fd }) => [name, native.duplicate(fd)])),
+      epoch: 2,
+    });
+    first.drop();
+    client.send('x');
+    await until('all came', () => client.texts.at(-1) === 'second:x');
+    expect(client.texts.slice(0, -1).map((text) => Number.parseInt(text, 10))).toEqual(
+      Array.from({ length: count }, (_, n) => n),
     );
   });
 

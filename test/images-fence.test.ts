@@ -48,6 +48,19 @@ async function stands(beats: () => string): Promise<boolean> {
   return beats() === before;
 }
 
+/** From now on every call to the engine fails at once, until what is returned is called. */
+function deafen({ docker }: Engine): () => void {
+  const modem = docker.modem as unknown as Record<
+    'host' | 'socketPath' | 'socketPathCache',
+    string | undefined
+  >;
+  const { host, socketPath } = modem;
+  const set = (to: Pick<typeof modem, 'host' | 'socketPath'>) =>
+    Object.assign(modem, to, { socketPathCache: undefined });
+  set({ host: undefined, socketPath: '/nonexistent/docker.sock' });
+  return () => void set({ host, socketPath });
+}
+
 const inspect = (id: string) => lab.docker.getContainer(id).inspect();
 
 describe('a running container', () => {
@@ -99,8 +112,7 @@ describe('a running container', () => {
   test('is fenced while the engine does not answer', async () => {
     const { id, beats } = await start();
     const deaf = await openEngine(lab.engineUrl);
-    // Same files, no engine: every call to it fails at once.
-    Object.assign(deaf.docker.modem, { socketPath: '/nonexistent/docker.sock', socketPathCache: undefined });
+    deafen(deaf);
     await expect(deaf.listOurs()).rejects.toMatchObject({ code: 'ENGINE_UNREACHABLE' });
     expect(await deaf.fence(id)).toMatchObject({ how: 'frozen', dead: true });
     expect(await stands(beats)).toBe(true);
@@ -160,13 +172,11 @@ describe('a container that ends by itself', () => {
   test('is waited for through a time without the engine', async () => {
     const { id } = await start();
     const patient = await openEngine(lab.engineUrl);
-    const { modem } = patient.docker;
-    const address = { socketPath: modem.socketPath, socketPathCache: undefined };
-    Object.assign(modem, { socketPath: '/nonexistent/docker.sock', socketPathCache: undefined });
+    const hear = deafen(patient);
     const exit = patient.waitExit(id);
     await lab.docker.getContainer(id).kill();
     await expect(patient.listOurs()).rejects.toMatchObject({ code: 'ENGINE_UNREACHABLE' });
-    Object.assign(modem, address);
+    hear();
     expect(await exit).toBe(137);
   });
 

@@ -66,6 +66,15 @@ export function agentCommand(): Command {
         .default({ host: '127.0.0.1', port: 8600 }, '127.0.0.1:8600'),
     )
     .addOption(
+      option(
+        '--warm-timeout <seconds>',
+        'how long a candidate may take until it is warm',
+        'MIDAIR_WARM_TIMEOUT',
+      )
+        .argParser(integer)
+        .default(60),
+    )
+    .addOption(
       option('--log-level <level>', 'debug, info, warn or error', 'MIDAIR_LOG_LEVEL').default('info'),
     )
     .addHelpText(
