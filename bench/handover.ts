@@ -114,7 +114,10 @@ async function handOver(world: World, to: string): Promise<Round> {
   );
   const [fromUs, toUs] = handoverSpan(times);
   // Same length, and before the candidate was started.
-  const ordinary = await world.sim.judge(startUs - (toUs - fromUs), startUs);
+  const lengthUs = toUs - fromUs;
+  const calm = await world.sim.judge(startUs - lengthUs, startUs);
+  // No command ended a gap in it: the gap is at least as long as the span.
+  const ordinary = { ...calm, gapMsMax: calm.gapMsMax ?? lengthUs / 1000 };
   const during = await world.sim.judge(fromUs, toUs);
   const whole = await world.sim.judge(startUs, nowUs());
   return { to, tookMs: (times.rotorsGrantedUs - times.releaseUs) / 1000, during, ordinary, whole };

@@ -13,6 +13,9 @@ import { LIMITS } from '#deltas/limits.ts';
 const compressCall = promisify(zstdCompress);
 const decompressCall = promisify(zstdDecompress);
 
+/** The same bytes, not a copy. */
+const view = (bytes: Uint8Array): Buffer => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
+
 /** Parameters for a stream or call at `level` whose history reaches back at most 8 MiB. */
 export function compressParameters(level: number, rawBytes?: number): Record<number, number> {
   const log = rawBytes === undefined ? LIMITS.zstdWindowLogMax : Math.ceil(Math.log2(Math.max(rawBytes, 1)));
@@ -27,7 +30,7 @@ export async function compress(raw: Uint8Array, level: number, dictionary?: Uint
   return await compressCall(raw, {
     params: compressParameters(level, raw.length + (dictionary?.length ?? 0)),
     pledgedSrcSize: raw.length,
-    ...(dictionary === undefined ? {} : { dictionary: Buffer.from(dictionary) }),
+    ...(dictionary === undefined ? {} : { dictionary: view(dictionary) }),
   });
 }
 
@@ -44,7 +47,7 @@ export async function decompress(
       // One more than declared, so that a longer stream is seen as such; zero would mean no limit.
       maxOutputLength: rawBytes + 1,
       params: { [constants.ZSTD_d_windowLogMax]: LIMITS.zstdWindowLogMax },
-      ...(dictionary === undefined ? {} : { dictionary: Buffer.from(dictionary) }),
+      ...(dictionary === undefined ? {} : { dictionary: view(dictionary) }),
     });
   } catch (error) {
     throw asDeltaError(error, 'CORRUPT', `${what} does not decompress`);

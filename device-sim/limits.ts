@@ -12,6 +12,8 @@ export const LIMITS = {
   failsafeUs: 200_000,
   /** Without commands for so long nobody is taken to read either: see the link's header. */
   unreadUs: 200_000,
+  /** How often the unread is then discarded: a new listener hears at most 40 ms of the past. */
+  unreadTicks: 10,
   /** A tick later than this counts as late: half a cycle, where a missed cycle may be the board's own fault. */
   lateTickUs: 2_000,
   /** After a longer sleep (a suspended machine) the excess is not simulated: nothing flew in it. */

@@ -3,14 +3,15 @@
  *
  * Invariants:
  * - Nothing is ever waited for. What the companion does not take is dropped and counted, as by a UART to which nobody
- *   listens; frames are dropped whole.
+ *   listens.
  * - The far end stays open here, so its user may come and go without the line hanging up.
- * - Whoever starts to listen hears the present. While nobody commands, nobody is taken to read, and what was left
- *   unread for a whole cycle is discarded before the next one: the kernel would else keep the oldest 8 to 12 KiB, a
- *   quarter of a second of the past. A listener loses nothing by it as long as it reads within a cycle.
+ * - Whoever starts to listen hears the present. The kernel would keep the oldest 12 KiB, however long ago they were
+ *   sent; so while nobody commands, nobody is taken to read, and what lies unread is discarded every 40 ms. One that
+ *   only listens loses nothing by it as long as it reads at once.
  */
 import type { Board } from '#device-sim/board.ts';
 import { LIMITS } from '#device-sim/limits.ts';
+import { Outlet } from '#device-sim/outlet.ts';
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
 import { AGAIN, native, nowUs, READABLE, type Timer, type Watcher } from '#handover/native.ts';
 
@@ -24,12 +25,9 @@ export class Link {
   readonly #buffer = new Uint8Array(LIMITS.readBytes);
   readonly #watcher: Watcher;
   readonly #timer: Timer;
-  /** The end of a tick's frames that the kernel took in part. */
-  readonly #rest = new Uint8Array(LIMITS.tickBytesMax);
-  #restLength = 0;
+  readonly #outlet: Outlet;
   #dueUs: number;
-  #framesSent = 0;
-  #framesDropped = 0;
+  #ticks = 0;
   #bytesDiscarded = 0;
 
   /** Ticks from now on, until `close`. */
@@ -40,6 +38,7 @@ export class Link {
     this.path = pty.path;
     this.#master = pty.master;
     this.#slave = pty.slave;
+    this.#outlet = new Outlet((bytes, offset, length) => native.write(pty.master, bytes, offset, length));
     this.#watcher = native.watch(pty.master, READABLE, () => this.#receive());
     this.#timer = native.timer((expiries) => this.#tick(expiries));
     // On the grid of the physics' steps, so that a sample's time is the time that its tick was due.
@@ -70,30 +69,14 @@ export class Link {
     const lateUs = Math.max(0, now - this.#dueUs);
     this.#dueUs += expiries * LIMITS.tickUs;
     const bytes = this.#board.tick(now, lateUs, expiries - 1);
-    if (now - this.#board.lastCommandUs > LIMITS.unreadUs) this.#discard();
-    this.#send(bytes);
+    this.#ticks += 1;
+    const unread = now - this.#board.lastCommandUs > LIMITS.unreadUs;
+    if (unread && this.#ticks % LIMITS.unreadTicks === 0) this.#discard();
+    this.#outlet.send(bytes);
     const { values } = this.#truth;
-    values[TRUTH.framesSent] = this.#framesSent;
-    values[TRUTH.framesDropped] = this.#framesDropped;
+    values[TRUTH.framesSent] = this.#outlet.framesSent;
+    values[TRUTH.framesDropped] = this.#outlet.framesDropped;
     values[TRUTH.bytesDiscarded] = this.#bytesDiscarded;
-  }
-
-  #send(bytes: Uint8Array): void {
-    const frames = countFrames(bytes);
-    if (this.#restLength > 0) {
-      const sent = Math.max(0, native.write(this.#master, this.#rest, 0, this.#restLength));
-      this.#rest.copyWithin(0, sent, this.#restLength);
-      this.#restLength -= sent;
-    }
-    // The rest goes first: a frame cut in two would cost the one behind it too.
-    const sent = this.#restLength > 0 ? AGAIN : native.write(this.#master, bytes, 0, bytes.length);
-    if (sent === AGAIN) {
-      this.#framesDropped += frames;
-      return;
-    }
-    this.#framesSent += frames;
-    this.#rest.set(bytes.subarray(sent));
-    this.#restLength = bytes.length - sent;
   }
 
   #discard(): void {
@@ -101,14 +84,7 @@ export class Link {
       const length = native.read(this.#slave, this.#buffer, 0, this.#buffer.length);
       if (length === AGAIN || length === 0) return;
       this.#bytesDiscarded += length;
-      this.#restLength = 0;
+      this.#outlet.forget();
     }
   }
 }
-
-/** By the length byte of each header. */
-const countFrames = (bytes: Uint8Array): number => {
-  let frames = 0;
-  for (let at = 0; at < bytes.length; at += 12 + (bytes[at + 1] as number)) frames += 1;
-  return frames;
-};

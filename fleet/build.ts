@@ -93,8 +93,8 @@ async function build(options: BuildOptions): Promise<string> {
     const cause = options.context.errored ?? error;
     if (signal.aborted) throw signal.reason;
     const told = asFleetError(cause);
-    if (told.code !== 'INTERNAL') throw told;
-    failure = told.message;
+    if (told.code !== 'INTERNAL' && told.code !== 'ENGINE_ANSWER') throw told;
+    failure = cause instanceof Error ? cause.message : told.message;
   }
   if (lines > LIMITS.buildLinesMax) say(`… ${countText(lines - LIMITS.buildLinesMax, 'line')} more`);
   if (signal.aborted) throw signal.reason;

@@ -112,7 +112,10 @@ export async function startHub(options: HubOptions): Promise<Hub> {
           deviceTypeOf(String(((await engine.info()) as { Architecture?: string }).Architecture)),
       }),
     });
-    for (const app of await repositories.apps()) await pushes.reconcile(app);
+    for (const app of await repositories.apps()) {
+      await repositories.removeLeftQuarantines(app);
+      await pushes.reconcile(app);
+    }
     await removeLeftBuilds(engine, store, log);
     await targets.publishAll();
 

@@ -112,6 +112,20 @@ export class Repositories {
     return path;
   }
 
+  /**
+   * Removes what pushes that were killed left: git keeps a push's objects aside, and leaves them there when it is
+   * ended by a signal. What may belong to a push that still goes on is not touched.
+   */
+  async removeLeftQuarantines(app: string): Promise<void> {
+    const objects = join(this.path(app), 'objects');
+    for (const name of await readdir(objects)) {
+      if (!/^(?:tmp_objdir-)?incoming-/.test(name)) continue;
+      const { mtimeMs } = await stat(join(objects, name));
+      if (Date.now() - mtimeMs > LIMITS.pushMsMax)
+        await rm(join(objects, name), { recursive: true, force: true });
+    }
+  }
+
   /** The commit that a ref names, or undefined. */
   async tip(app: string, ref: string): Promise<string | undefined> {
     const answer = await git(this.path(app), ['for-each-ref', '--format=%(objectname)', ref]);

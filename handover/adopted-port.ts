@@ -5,8 +5,7 @@
  * - It never opens, closes, flushes, locks, hangs up or sets a mode: the agent has made the tty raw.
  * - Reads and writes are made at once, on the event loop's thread. serialport's own Linux port makes each in a
  *   thread pool, where a read may still be under way when the link is released, where SCHED_FIFO does not reach,
- *   and where file work of the app delays a command; and the poll handle of a port that it closed, when it is
- *   collected, may stop the polling of whoever has its descriptor's number by then.
+ *   and where file work of the app delays a command.
  */
 import type { SerialPort } from 'serialport';
 import { AGAIN, native, READABLE, type Watcher, WRITABLE } from '#handover/native.ts';

@@ -50,9 +50,8 @@ export interface Native {
    */
   send(fd: number, bytes: Uint8Array, offset: number, length: number, descriptors: readonly number[]): number;
   /**
-   * Receives once from a unix stream socket. The kernel ends a read before the next sender's descriptors, so
-   * descriptors always belong to the first bytes that one call returns... or to bytes later in it, if plain bytes
-   * preceded them in the queue: see handover/lines.ts for how a line finds its own.
+   * Receives once from a unix stream socket. The kernel may put bytes that were sent without descriptors before
+   * those sent with them, and ends the read after these: handover/lines.ts finds each line's own.
    * @param into received descriptors are pushed here, in order; they are the caller's to close
    * @returns bytes, 0 at the end, or AGAIN
    * @throws NativeError `MSG_CTRUNC`: some descriptors did not fit or could not be made; all were closed

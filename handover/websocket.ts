@@ -28,7 +28,7 @@ const RESTART = 1012;
 interface Inside {
   _socket: (Socket & { _handle: Handle | null; _read: () => void }) | null;
   _receiver: Receiver;
-  _sender: { _bufferedBytes: number; _state: number; _queue: unknown[]; _firstFragment: boolean };
+  _sender: { _state: number; _queue: unknown[]; _firstFragment: boolean };
   _extensions: Record<string, unknown>;
   _isServer: boolean;
   _protocol: string;
@@ -64,6 +64,8 @@ export interface WebSocketsOptions {
   onAdopt(socket: WebSocket, meta: JsonObject): void;
   /** Bytes of one message; as given to the app's WebSocketServer. */
   maxPayload?: number;
+  /** How long a release waits for clients to take what was sent; by default `BOUNDS.websocketFlushMsMax`. */
+  flushMsMax?: number;
 }
 
 const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
@@ -145,7 +147,8 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     this.#owns = false;
     const sockets = [...this.#sockets];
     this.#sockets.clear();
-    const untilMs = performance.now() + Math.min(BOUNDS.websocketFlushMsMax, deadlineMs / 2);
+    const { flushMsMax = BOUNDS.websocketFlushMsMax } = this.#options;
+    const untilMs = performance.now() + Math.min(flushMsMax, deadlineMs / 2);
     const moving: [WebSocket, JsonObject][] = [];
     let closed = 0;
     for (const [socket, meta] of sockets) {
@@ -219,7 +222,8 @@ const canMove = (socket: WebSocket, meta: JsonObject): boolean => {
     typeof _socket._handle.readStop === 'function' &&
     typeof _extensions === 'object' &&
     Object.keys(_extensions).length === 0 &&
-    typeof _sender?._bufferedBytes === 'number' &&
+    Array.isArray(_sender?._queue) &&
+    Number.isInteger(_sender._state) &&
     _sender._firstFragment === true &&
     receiverIsKnown(_receiver) &&
     Buffer.byteLength(JSON.stringify(meta)) <= BOUNDS.websocketMetaBytesMax
@@ -240,13 +244,13 @@ const freeze = (socket: WebSocket): void => {
   it._readyState = WebSocket.CLOSING;
 };
 
+/** Not by ws's own count of bytes: it counts what the app tries to send after the freeze, which goes nowhere. */
 const flushed = (socket: WebSocket): boolean => {
   const { _socket, _sender } = inside(socket);
   return (
     _socket !== null &&
     _socket.writableLength === 0 &&
     (_socket._handle?.writeQueueSize ?? 0) === 0 &&
-    _sender._bufferedBytes === 0 &&
     _sender._state === 0 &&
     _sender._queue.length === 0
   );

@@ -77,13 +77,15 @@ it('V2 takes over in flight: no frame lost, no socket closed, no command doubled
 });
 
 it.each([
-  ['exits-at-start', 'leaves before it says a word'],
-  ['crashes-after-grant', 'dies while it flies'],
-])('a successor that %s: %s, and V2 flies on', async (broken) => {
+  ['exits-at-start', 'leaves before it says a word', /./],
+  ['crashes-after-grant', 'dies while it flies, and says why', /^CRASHED: .*a bug that no warm-up shows/],
+])('a successor that %s: %s, and V2 flies on', async (broken, _what, why) => {
   const [viewer] = viewers as [Viewer];
   const fromUs = nowUs();
   const outcome = await bench.update(broken, `broken/${broken}`);
   expect(outcome).toMatchObject({ type: 'failed', owner: 'v2' });
+  const { failure } = outcome as { failure: { code: string; text: string } };
+  expect(`${failure.code}: ${failure.text}`).toMatch(why);
   const told = viewer.telemetry.length;
   await until('V2 tells of its flight', () =>
     viewer.telemetry.slice(told).some(({ release }) => release === 'v2'),
@@ -120,11 +122,12 @@ it('a successor that is taken back in its probation returns all: no frame lost, 
   // On the coordinator's own clock: well within the two seconds of probation, however busy this machine is.
   const withdraw = () => bench.coordinator.abort({ code: 'CANCELLED', text: 'the release was withdrawn' });
   bench.onReport = ({ type, data }) => {
-    if (type === 'handover.granted' && data.resource === 'rotors') setTimeout(withdraw, 500);
+    if (type !== 'handover.granted' || data.resource !== 'rotors') return;
+    bench.onReport = () => {};
+    setTimeout(withdraw, 500);
   };
   bench.start('undone', 'drone-v2');
   await until('settled', () => bench.outcomes.length > before);
-  bench.onReport = () => {};
   expect(bench.outcomes.at(-1)).toMatchObject({ type: 'failed', owner: 'v2' });
   await until('V2 tells of its flight', () => viewer.last?.release === 'v2');
   await until('both cameras go on', () =>

@@ -19,6 +19,7 @@ import {
   make,
   memoryBasis,
   noise,
+  type OpenSection,
   reseal,
   sha256,
   source,
@@ -102,6 +103,21 @@ describe('a damaged artifact', () => {
       { numRuns: 300 },
     );
   }, 120_000);
+
+  test('is refused before any damaged byte is used, whatever section it is in', async () => {
+    const { header, headerBytes } = await openDelta(memoryAccess(artifact));
+    const sections = header.layers[0]?.sections ?? [];
+    expect(sections.map(({ kind }) => kind)).toEqual(['index', 'solid', 'patches', 'frames']);
+    for (const { offset, bytes } of sections) {
+      const damaged = Buffer.from(artifact);
+      const at = headerBytes + offset + (bytes >> 1);
+      damaged[at] = (damaged[at] as number) ^ 0x10;
+      await expect(apply(damaged, diffId, basis)).rejects.toMatchObject({
+        code: 'CORRUPT',
+        message: expect.stringContaining('is damaged near byte'),
+      });
+    }
+  });
 
   test('cut at any place is refused as such', async () => {
     await fc.assert(
@@ -217,6 +233,20 @@ describe('a hostile artifact, its digests all in order', () => {
     expect(await codeOf(() => applyLayer(delta, sha256('none'), basis).next())).toBe('NOT_FOUND');
   });
 
+  test('that makes work without bytes', async () => {
+    for (const kind of [5, 0, 1, 2]) {
+      const hostile = await reseal(artifact, (sections) => {
+        const index = sections.find((section) => section.kind === 'index') as OpenSection;
+        index.raw = replaceColumn(index.raw, 'kinds', Buffer.alloc(3_000_000, kind));
+        index.raw = replaceColumn(index.raw, 'lengths', Buffer.alloc(1_000_000));
+        for (let at = 0; at < 3; at += 1) sections.push(index);
+      });
+      const startMs = performance.now();
+      expect(await outcome(hostile)).toBe('CORRUPT');
+      expect(performance.now() - startMs).toBeLessThan(5_000);
+    }
+  });
+
   test('that passes one layer off as another', async () => {
     const other = sha256('another layer');
     const hostile = await reseal(artifact, (_, layer) => {
@@ -280,6 +310,24 @@ describe('another basis', () => {
         expect(await outcome(bytes, from), path).toBe('BASIS_MISMATCH');
       }
     }
+  });
+  test('is noticed within 4 MiB, not at the end', async () => {
+    const files = Object.fromEntries(
+      Array.from({ length: 40 }, (_, at) => [`f${at}`, noise(500_000, `f${at}`)]),
+    );
+    const tar = tarOf(Object.entries(files).map(([name, content]) => ({ name, content })));
+    const target = tarOf(Object.entries(files).map(([name, content]) => ({ name, content, mtime: 1 })));
+    const delta = await openDelta(memoryAccess((await make([tar], [target])).artifact));
+    files.f3 = noise(500_000, 'changed by hand');
+    let bytes = 0;
+    const run = async (): Promise<void> => {
+      for await (const chunk of applyLayer(delta, sha256(target), memoryBasis(files))) bytes += chunk.length;
+    };
+    await expect(run()).rejects.toMatchObject({
+      code: 'BASIS_MISMATCH',
+      message: expect.stringContaining('f0, f1'),
+    });
+    expect(bytes).toBeLessThan(5 * 1024 * 1024);
   });
   test('of other names is noticed before a byte is made', async () => {
     const delta = await openDelta(memoryAccess(listed));

@@ -3,7 +3,7 @@
  * push works. One flight, one story; MIDAIR_TEST_ENGINE is hub's and drone's engine both.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { PanelClient } from '#cli/demo/panel-client.ts';
 import type { Repository } from '#cli/demo/repository.ts';
 import { Scope } from '#cli/demo/scope.ts';
@@ -24,6 +24,7 @@ const world = new World({
 });
 let app: Repository;
 let panel: PanelClient;
+let failed = false;
 /** What flies, by the story so far. */
 let owner = '';
 
@@ -47,9 +48,15 @@ beforeAll(async () => {
 
 afterAll(async () => {
   const [error] = await scope.close();
-  rmSync(directory, { recursive: true, force: true });
+  // Logs of a story that went wrong stay.
+  if (failed) process.stderr.write(`logs: ${directory}/logs\n`);
+  else rmSync(directory, { recursive: true, force: true });
   if (error !== undefined) throw error;
 }, 60_000);
+
+afterEach(({ task }) => {
+  failed ||= task.result?.state === 'fail';
+});
 
 /** Commits what lies there, pushes; returns the release. */
 async function push(subject: string): Promise<string> {

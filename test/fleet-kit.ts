@@ -84,6 +84,8 @@ const GIT_ENVIRONMENT = {
   GIT_AUTHOR_EMAIL: 'pusher@example.org',
   GIT_COMMITTER_NAME: 'Pusher',
   GIT_COMMITTER_EMAIL: 'pusher@example.org',
+  // The time of every file in the build: with one for all commits, a copied file's layer is the same each time.
+  GIT_COMMITTER_DATE: '2026-01-01T00:00:00Z',
 };
 
 export function run(program: string, args: string[], directory: string): Promise<Ran> {

@@ -149,7 +149,9 @@ describe('a good push', () => {
     expect(push.text).toMatch(/hover v2 is the target/);
     const second = imageOf(await device.target(2));
     await verify(hub, second);
+    expect(second.layers.slice(0, 2)).toEqual(first.layers);
     expect(second.layers).toHaveLength(3);
+    expect(push.text).toMatch(/; 1 new layer stored/);
   });
 
   test("may be of a template, with balena's variables and a file of its own for the architecture", async () => {

@@ -1,5 +1,6 @@
 /** A hub that is killed at any time goes on where it was. The hub is a process of its own here (MIDAIR_TEST_ENGINE). */
 import { spawn } from 'node:child_process';
+import { readdir, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterEach, expect, test } from 'vitest';
@@ -107,7 +108,7 @@ test('killed in the middle of a build: the pusher is told, nothing changed, the 
   const directory = await temporaryDirectory(cleanup);
   const first = await hubProcess(directory);
   const checkout = await Checkout.create(cleanup, `${first.url}/git/hover.git`);
-  await checkout.commit(V1);
+  const good = await checkout.commit(V1);
   await checkout.push();
   const program = 'console.log("begun"); setTimeout(() => {}, 60000)';
   await checkout.commit({
@@ -117,9 +118,15 @@ test('killed in the middle of a build: the pusher is told, nothing changed, the 
   await eventually('the build', () => push.text().includes('remote: begun'));
   await first.kill();
   expect((await push.done).status).not.toBe(0);
+  const objects = join(directory, 'git', 'hover.git', 'objects');
+  const quarantines = async () => (await readdir(objects)).filter((name) => name.startsWith('tmp_objdir'));
+  for (const name of await quarantines()) await utimes(join(objects, name), 0, 0);
 
   const second = await hubProcess(directory, portsOf(first));
   expect((await statusOf(second)).target).toMatchObject({ generation: 1, release: { id: 'v1' } });
+  // The hook had no answer, which is a no: the branch is where it was, and what was pushed is gone.
+  expect((await checkout.git('ls-remote', 'hub', 'main')).text).toContain(good);
+  expect(await quarantines()).toEqual([]);
   await checkout.commit({ ...V1, main: 'three\n' });
   expect(await checkout.push()).toMatchObject({ status: 0 });
   expect((await statusOf(second)).target).toMatchObject({ generation: 2, release: { id: 'v2' } });

@@ -88,7 +88,8 @@ export class TtyPilot {
   readonly #buffer = new Uint8Array(4096);
   readonly #watcher: Watcher;
   #open = true;
-  #answeredUs = 0;
+  /** `time_usec` of every sample that was answered. */
+  readonly answered: number[] = [];
   epoch = 1;
   /** Commands go out only while true. */
   flying = true;
@@ -104,8 +105,8 @@ export class TtyPilot {
     const length = native.read(this.#fd, this.#buffer, 0, this.#buffer.length);
     if (length === AGAIN || length === 0) return;
     for (const frame of this.parser.read(this.#buffer.subarray(0, length))) {
-      if (this.pilot.hear(frame) && this.flying && this.pilot.answersUs > this.#answeredUs) {
-        this.#answeredUs = this.pilot.answersUs;
+      if (this.pilot.hear(frame) && this.flying && this.pilot.answersUs > (this.answered.at(-1) ?? 0)) {
+        this.answered.push(this.pilot.answersUs);
         this.command();
       }
       this.onFrame(frame);

@@ -36,7 +36,7 @@ const camera = createCamera(viewers, log);
 const telemetry = new Telemetry(release, loop);
 const { listener, connections } = createPanel({ viewers, telemetry, flies: () => rotors.owns });
 
-await join({
+const session = await join({
   app,
   release,
   socketPath,
@@ -48,3 +48,5 @@ await join({
   log: (level, line, data) => log(`${level}: ${line}${data === undefined ? '' : ` ${JSON.stringify(data)}`}`),
   realtime: 'fifo',
 });
+// The agent would see only that the connection closed: this is why.
+process.on('uncaughtExceptionMonitor', (error) => session.fault('CRASHED', String(error)));

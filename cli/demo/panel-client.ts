@@ -12,6 +12,11 @@ const KIND_AT = 0;
 const SEQUENCE_AT = 4;
 const FRAME_BYTES_MIN = 16;
 
+export interface View {
+  kind: number;
+  id: string;
+}
+
 export interface Seen {
   frames: number;
   /** Numbers that were skipped. */
@@ -28,7 +33,7 @@ export class PanelClient {
   #telemetry = 0;
   #closes = 0;
   #isEnding = false;
-  #views: string[] = [];
+  #views: View[] = [];
 
   private constructor(socket: WebSocket) {
     this.#socket = socket;
@@ -57,7 +62,7 @@ export class PanelClient {
   }
 
   /** What the last greeting offered to show. */
-  get views(): readonly string[] {
+  get views(): readonly View[] {
     return this.#views;
   }
 
@@ -101,11 +106,15 @@ export class PanelClient {
   }
 
   #message(text: string): void {
-    const message = JSON.parse(text) as { type?: string; release?: string; views?: { id: string }[] };
+    const message = JSON.parse(text) as { type?: string; release?: string; views?: View[] };
     if (message.type === 'telemetry') this.#telemetry += 1;
     if (message.type === 'hello') {
       this.#releases.push(message.release ?? '');
-      this.#views = (message.views ?? []).map((view) => view.id);
+      const views = message.views ?? [];
+      // A view that the version before did not have begins wherever the camera is by now.
+      for (const { kind } of views)
+        if (!this.#views.some((view) => view.kind === kind)) this.#last.delete(kind);
+      this.#views = views;
     }
   }
 }

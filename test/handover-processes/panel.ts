@@ -23,7 +23,7 @@ const listen = (socket: WebSocket, meta: JsonObject): void => {
     socket.send(`r:${number}:${release}`);
   });
 };
-const sockets = new WebSockets({ onAdopt: listen, maxPayload: 8 << 20 });
+const sockets = new WebSockets({ onAdopt: listen, maxPayload: 8 << 20, flushMsMax: 1_000 });
 const listener = new Listener(server);
 server.on('upgrade', (request, socket, head) => {
   accept.handleUpgrade(request, socket, head, (webSocket) => {
