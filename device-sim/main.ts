@@ -7,8 +7,9 @@ import { startSim } from '#device-sim/sim.ts';
 export const run = async (options: SimOptions): Promise<void> => {
   const sim = await startSim(options);
   const stop = (): void => void sim.close();
-  process.once('SIGINT', stop);
-  process.once('SIGTERM', stop);
+  // Not `once`: a second signal (a shell and its `timeout` both send one) must not cut the cleaning short.
+  process.on('SIGINT', stop);
+  process.on('SIGTERM', stop);
   process.stdout.write(`${JSON.stringify(sim.ready)}\n`);
   try {
     await sim.ended;

@@ -34,6 +34,7 @@ export interface Sim {
   readonly ready: Ready;
   /** Rejects if a part fails; resolves after `close`. */
   readonly ended: Promise<void>;
+  /** Idempotent. */
   close(): Promise<void>;
 }
 
@@ -57,13 +58,17 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
   // Whoever waits for `ended` gets it; nobody has to.
   failure.promise.catch(() => undefined);
 
-  const close = async (): Promise<void> => {
+  let closing: Promise<void> | undefined;
+  const end = async (): Promise<void> => {
     const path = link?.path ?? '';
     link?.close();
-    link = undefined;
-    await Promise.all(workers.splice(0).map((worker) => worker.terminate()));
+    await Promise.all(workers.map((worker) => worker.terminate()));
     await directory.close(path);
     failure.resolve();
+  };
+  const close = (): Promise<void> => {
+    closing ??= end();
+    return closing;
   };
 
   try {

@@ -2,7 +2,7 @@
  * The example app is replaced in flight: two real processes of it, the real simulator, a browser's connection open.
  * Measures real time, so it runs alone: @flight
  */
-import { afterAll, beforeAll, expect, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, expect, it } from 'vitest';
 import { nowUs } from '#handover/native.ts';
 import { Bench, until, Viewer } from '#test/app-kit.ts';
 
@@ -16,6 +16,9 @@ const look = (): Viewer => {
 
 beforeAll(async () => {
   await bench.open();
+});
+beforeEach(async () => {
+  if (viewers.length > 0) await bench.calm();
 });
 afterAll(async () => {
   for (const { socket } of viewers) socket.terminate();
@@ -54,7 +57,7 @@ it('V2 takes over in flight: no frame lost, no socket closed, no command doubled
   // How few cycles are missed depends on what else this machine does: the bench measures that, beside ordinary flight.
   expect(judged.attitudeDegMax).toBeLessThan(2);
   const warm = bench.reports.findLast(({ type }) => type === 'handover.ready')?.text ?? '';
-  expect(warm).toContain('250 cycles');
+  expect(Number(/(\d+) cycles/.exec(warm)?.[1])).toBeGreaterThanOrEqual(250);
   expect(Number(/divergence ([\d.e-]+)/.exec(warm)?.[1])).toBeLessThan(0.1);
 
   for (const viewer of viewers) {

@@ -16,7 +16,7 @@ import { type Journal, openJournal } from '#agent/journal.ts';
 import { createLog } from '#agent/log.ts';
 import { SimClient } from '#cli/sim-client.ts';
 import { RESOURCES } from '#handover/messages.ts';
-import { native } from '#handover/native.ts';
+import { native, nowUs } from '#handover/native.ts';
 import { initial, type Outcome, type State } from '#handover/state.ts';
 
 const ROOT = join(import.meta.dirname, '..');
@@ -173,6 +173,19 @@ export class Bench {
     this.start(release, overlay);
     await until(`${release} settled`, () => this.outcomes.length > before);
     return this.outcomes.at(-1) as Outcome;
+  }
+
+  /**
+   * Waits, not for ever, for a second of flight in which this machine lets the loop run: what a handover does to a flight
+   * cannot be told while something else stops both.
+   */
+  async calm(withinMs = 30_000): Promise<void> {
+    for (const endMs = performance.now() + withinMs; performance.now() < endMs; ) {
+      const fromUs = nowUs();
+      await new Promise((resolve) => setTimeout(resolve, 1_000));
+      const { gapMsMax } = await this.sim.judge(fromUs, nowUs());
+      if (gapMsMax !== null && gapMsMax < 30) return;
+    }
   }
 
   async close(): Promise<void> {

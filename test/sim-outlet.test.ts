@@ -9,11 +9,12 @@ test('property: whatever a full port takes, it gets whole frames, and each is co
       const writer = new Writer({ systemId: 1, componentId: 1 });
       const parser = new Parser();
       const received: number[] = [];
-      let room = 0;
+      let call = 0;
       const outlet = new Outlet((bytes, offset, length) => {
-        const taken = Math.min(length, room);
+        // Room may come between two calls; at last there is enough.
+        const taken = Math.min(length, rooms[call] ?? 1_000);
+        call += 1;
         if (taken <= 0) return -1;
-        room -= taken;
         const part = bytes.subarray(offset, offset + taken);
         received.push(...parser.read(part).map((frame) => frame.sequence));
         return taken;
@@ -22,16 +23,12 @@ test('property: whatever a full port takes, it gets whole frames, and each is co
         Buffer.concat(
           [1, 2].map((landed_state) => writer.encode('EXTENDED_SYS_STATE', { vtol_state: 0, landed_state })),
         );
-      for (room of rooms) outlet.send(two());
-      // At last there is room again.
-      for (let count = 0; count < 2; count += 1) {
-        room = 1_000;
-        outlet.send(two());
-      }
+      let sends = 0;
+      for (; sends < 500 && (call <= rooms.length || sends < 2); sends += 1) outlet.send(two());
       expect(parser.counts).toMatchObject({ garbageBytes: 0, badChecksums: 0 });
       expect(received).toEqual([...new Set(received)].toSorted((a, b) => a - b));
       expect(outlet.framesSent).toBe(received.length);
-      expect(outlet.framesSent + outlet.framesDropped).toBe(2 * (rooms.length + 2));
+      expect(outlet.framesSent + outlet.framesDropped).toBe(2 * sends);
     }),
     { seed: 2, numRuns: 500 },
   );
@@ -51,6 +48,7 @@ test('after the far end discarded its input, the end of a cut frame is not sent'
   sent.length = 0;
   outlet.forget();
   room = 100;
-  outlet.send(frame());
-  expect(new Parser().read(Uint8Array.from(sent)).map(({ sequence }) => sequence)).toEqual([1]);
+  const next = frame();
+  outlet.send(next);
+  expect(sent).toEqual([...next]);
 });

@@ -57,7 +57,8 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     else status = 1;
     if (!interrupt.signal.aborted) process.stderr.write(`\nmidair demo: ${(error as Error).message}\n`);
   }
-  if (!(await end(scope, directory))) status ||= 1;
+  if (await end(scope, directory)) print('Stopped; nothing is left running.\n');
+  else status ||= 1;
   release();
   if (options.json && report !== undefined) print(`${JSON.stringify(report)}\n`);
   return status;

@@ -19,8 +19,11 @@ export interface Step {
   run: (told: Told) => Promise<string | undefined>;
 }
 
+const COLUMNS_MIN = 40;
+
 export async function runSteps(steps: Step[]): Promise<void> {
-  const isTerminal = process.stdout.isTTY === true;
+  // A terminal too narrow to redraw lines in is none.
+  const isTerminal = process.stdout.isTTY === true && process.stdout.columns >= COLUMNS_MIN;
   const tasks = steps.map(({ title, run }) => ({
     title,
     rendererOptions: { persistentOutput: true, outputBar: Number.POSITIVE_INFINITY },
