@@ -7,15 +7,13 @@ import { startSim } from '#device-sim/sim.ts';
 export const run = async (options: SimOptions): Promise<void> => {
   const sim = await startSim(options);
   const stop = (): void => void sim.close();
-  // Not `once`: a second signal (a shell and its `timeout` both send one) must not cut the cleaning short.
+  // Never taken off again: a second signal (a shell's `timeout` sends two) must not cut the cleaning short.
   process.on('SIGINT', stop);
   process.on('SIGTERM', stop);
   process.stdout.write(`${JSON.stringify(sim.ready)}\n`);
   try {
     await sim.ended;
   } finally {
-    process.off('SIGINT', stop);
-    process.off('SIGTERM', stop);
     await sim.close();
   }
 };

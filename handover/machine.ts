@@ -40,6 +40,7 @@ import {
   pass,
   report,
   resolve,
+  retired,
   takerOf,
 } from '#handover/transfer.ts';
 
@@ -293,7 +294,7 @@ const dead = (state: State, who: AppId, atMs: number, config: Config): Step => {
       );
     }
     case 'committed': {
-      if (role === 'prior') return commit({ ...state, fenced }, atMs, config);
+      if (role === 'prior') return retired(state);
       // The prior was told to go but still lives: better than nobody.
       return dead(
         {

@@ -38,12 +38,18 @@ export const cancel = (state: In<'warming' | 'ready'>, failure: Failure): Step =
   ];
 };
 
+/** The prior is gone for good. */
+export const retired = ({ epoch, candidate }: Pair & { epoch: number }): Step => [
+  { phase: 'idle', epoch, owner: candidate },
+  [{ do: 'persist' }, { do: 'settle', outcome: { type: 'updated', owner: candidate } }],
+];
+
 export const commit = (state: Pair & { epoch: number }, atMs: number, { limits }: Config): Step => {
   const { epoch, prior, candidate, fenced } = state;
   const owned: Effect = { do: 'send', to: candidate, message: { type: 'COMMIT', epoch, role: 'owner' } };
-  const settled: Effect = { do: 'settle', outcome: { type: 'updated', owner: candidate } };
   if (prior === null || fenced.prior) {
-    return [{ phase: 'idle', epoch, owner: candidate }, [{ do: 'persist' }, owned, settled]];
+    const [idle, effects] = retired(state);
+    return [idle, [...effects, owned]];
   }
   return [
     { ...pairOf(state), phase: 'committed', epoch, deadlineMs: atMs + limits.retireMsMax },

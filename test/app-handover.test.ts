@@ -55,7 +55,7 @@ it('V2 takes over in flight: no frame lost, no socket closed, no command doubled
   expect(judged).toMatchObject({ doubled: 0, stale: 0, ignored: 0, invalid: 0, failsafes: 0 });
   expect(judged.epochs.length).toBe(2);
   // How few cycles are missed depends on what else this machine does: the bench measures that, beside ordinary flight.
-  expect(judged.attitudeDegMax).toBeLessThan(2);
+  expect(judged.attitudeDegMax).toBeLessThan(5);
   const warm = bench.reports.findLast(({ type }) => type === 'handover.ready')?.text ?? '';
   expect(Number(/(\d+) cycles/.exec(warm)?.[1])).toBeGreaterThanOrEqual(250);
   expect(Number(/divergence ([\d.e-]+)/.exec(warm)?.[1])).toBeLessThan(0.1);
