@@ -57,6 +57,7 @@ export const commit = (state: Pair & { epoch: number }, atMs: number, { limits }
       { do: 'persist' },
       owned,
       { do: 'send', to: prior, message: { type: 'COMMIT', epoch, role: 'retired' } },
+      report('handover.committed', 'the candidate is the owner for good, the prior may go'),
     ],
   ];
 };
