@@ -1,10 +1,11 @@
 /**
- * `npm run bench -- handover [--count N] [--json]`: N handovers in flight, between two real containers, by the
+ * `npm run bench -- handover [--count N] [--json] [--trace]`: N handovers in flight, between two real containers, by the
  * real agent: V1 -> V2 -> V1 …
  *
  * Says p50, p99 and max of the gap that the flight controller saw, beside ordinary flight's in the same run: before
  * each handover, a span of the same length. Status 1 if a command was stale or doubled, a failsafe came, a frame
- * was lost or repeated, a socket closed, or a handover missed more than 3 cycles.
+ * was lost or repeated, a socket closed, or a handover missed more than 3 cycles. `--trace` lists, for each handover,
+ * the agent's events and the arrivals of commands, in ms from the rotors' RELEASE.
  */
 import { parseArgs } from 'node:util';
 import { handoverSpan, handoverTimes } from '#cli/demo/flight-report.ts';
@@ -33,7 +34,11 @@ interface Round {
 }
 
 const { values } = parseArgs({
-  options: { count: { type: 'string', default: '20' }, json: { type: 'boolean', default: false } },
+  options: {
+    count: { type: 'string', default: '20' },
+    json: { type: 'boolean', default: false },
+    trace: { type: 'boolean', default: false },
+  },
 });
 const count = Number(values.count);
 if (!Number.isInteger(count) || count < 1 || count > 10_000) {
@@ -113,6 +118,17 @@ async function handOver(world: World, to: string): Promise<Round> {
     handoverTimes(await world.hub.events(eventsSeen)),
   );
   const [fromUs, toUs] = handoverSpan(times);
+  if (values.trace) {
+    const relative = (atUs: number) => ((atUs - times.rotorsReleaseUs) / 1000).toFixed(2);
+    const events = (await world.hub.events(eventsSeen)).filter(({ type }) => type.startsWith('handover.'));
+    const { commands } = await world.sim.trace(fromUs, toUs);
+    say(
+      `  ${events.map(({ type, data }) => `${type.slice(9)} ${String(data.resource)} ${relative(Number(data.atUs))}`).join(', ')}`,
+    );
+    say(
+      `  ${commands.map(({ tUs, epoch, kind }) => `${relative(tUs)}/${epoch}${kind === 'fresh' ? '' : ` ${kind}`}`).join(' ')}`,
+    );
+  }
   // Same length, and before the candidate was started.
   const lengthUs = toUs - fromUs;
   const calm = await world.sim.judge(startUs - lengthUs, startUs);

@@ -1,15 +1,15 @@
 /**
  * The control groups of private engines' containers.
  *
- * Invariant: all of them live below one parent of ours, so that what a dead engine left running can be found,
- * thawed and killed without an engine. The parent goes when the last of them is gone.
+ * Invariant: what a dead engine left running can be found, thawed and killed without an engine, by the container's
+ * id. The parent is the one of any Docker engine, where an agent looks too; it goes when the last container is gone.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LIMITS } from '#cli/limits.ts';
 
-export const CGROUP_PARENT = '/midair';
+export const CGROUP_PARENT = '/docker';
 const MOUNT = '/sys/fs/cgroup';
 
 /** v2: the mount itself. v1: one directory a controller. */
@@ -86,7 +86,7 @@ function removeDirectory(group: string): boolean {
   }
 }
 
-/** Removes our parent groups where they are empty; where another run uses them they stay. */
+/** Removes the parent groups where they are empty; where another engine uses them they stay. */
 export function removeParents(): void {
   for (const hierarchy of hierarchies()) removeDirectory(join(hierarchy, CGROUP_PARENT));
 }

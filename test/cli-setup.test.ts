@@ -71,6 +71,32 @@ test('a fresh clone gets its packages once, and again when the lock file changes
   expect(count()).toBe(2);
 });
 
+test.runIf(process.getuid?.() === 0 && existsSync('/etc/debian_version'))(
+  'a missing tool is installed as a Debian package, after one update of the lists',
+  () => {
+    const { npm, calls } = clone(true);
+    const bin = join(root, 'bin');
+    mkdirSync(bin);
+    // No git on this PATH until apt-get brought it.
+    const script = `#!/bin/sh
+echo "apt-get $*" >> ${calls}
+case "$1" in install) printf '#!/bin/sh\\n' > ${bin}/git; /bin/chmod +x ${bin}/git;; esac
+`;
+    writeFileSync(join(bin, 'apt-get'), script, { mode: 0o755 });
+    const env = { npm_execpath: npm, PATH: bin, DOCKER_HOST: 'unix:///somewhere' };
+    const first = setup(root, env);
+    expect(first.text).toContain('git is missing (the hub receives pushes through it)');
+    expect(readFileSync(calls, 'utf8').split('\n').slice(0, 2)).toEqual([
+      'apt-get update',
+      'apt-get install -y --no-install-recommends git',
+    ]);
+    // On that PATH the compilers are missing too, which npm ci needs: they were asked for next.
+    expect(readFileSync(calls, 'utf8')).toContain(
+      'apt-get install -y --no-install-recommends g++ make python3',
+    );
+  },
+);
+
 test('an install that fails says why, and fails', () => {
   const { npm } = clone(false);
   const { status, text } = setup(root, { npm_execpath: npm });

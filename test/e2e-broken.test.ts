@@ -47,11 +47,15 @@ beforeAll(async () => {
 }, 120_000);
 
 afterAll(async () => {
+  const { releases } = await world.hub.status();
   const [error] = await scope.close();
   // Logs of a story that went wrong stay.
   if (failed) process.stderr.write(`logs: ${directory}/logs\n`);
   else rmSync(directory, { recursive: true, force: true });
   if (error !== undefined) throw error;
+  const images = (await world.droneEngine.docker.listImages({ all: true })).map(({ Id }) => Id);
+  const left = releases.flatMap(({ services }) => Object.values(services).map(({ image }) => image.id));
+  if (left.some((id) => images.includes(id))) throw new Error('images of this flight are left on the engine');
 }, 60_000);
 
 afterEach(({ task }) => {

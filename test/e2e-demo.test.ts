@@ -25,10 +25,14 @@ interface Run {
 }
 
 function demo(...args: string[]): Run {
-  const child = spawn(process.execPath, [join(PACKAGE_ROOT, 'cli', 'bin.ts'), 'demo', ...args], {
-    env: { ...process.env, MIDAIR_STATE: state },
-    stdio: ['ignore', 'pipe', 'pipe'],
-  });
+  const child = spawn(
+    process.execPath,
+    [join(PACKAGE_ROOT, 'cli', 'bin.ts'), 'demo', '--panel-port', '0', ...args],
+    {
+      env: { ...process.env, MIDAIR_STATE: state },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  );
   running.add(child);
   const lines: string[] = [];
   const waiting = new Set<() => void>();

@@ -24,12 +24,12 @@ export interface DemoOptions {
   exit: boolean;
   json: boolean;
   svg: string | undefined;
+  /** The control panel's port, if it is free; 0: any. */
+  panelPort: number;
 }
 
 const APP = 'hover';
 const THERMAL = 1;
-/** The same every time, for the browser's history. */
-const PANEL_PORT = 8600;
 
 class Interrupted extends Error {}
 
@@ -44,7 +44,13 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   try {
     directory = await createRunDirectory();
     const device = `demo-${process.pid}`;
-    const world = new World({ scope, directory, signal: interrupt.signal, device, panelPort: PANEL_PORT });
+    const world = new World({
+      scope,
+      directory,
+      signal: interrupt.signal,
+      device,
+      panelPort: options.panelPort,
+    });
     report = await fly(world, scope, options);
     status = report.held ? 0 : 1;
     print(reportText(report, join(directory, 'logs')));

@@ -167,7 +167,10 @@ export class World {
         isEnding = true;
         await running.stop();
         // The agent leaves its apps flying: that is right on a drone, and here they are ended.
-        if (name === 'agent') await this.removeContainers();
+        if (name === 'agent') {
+          await this.removeContainers();
+          await this.#removeImages();
+        }
       },
     );
     void child.ended.then((how) => {
@@ -194,6 +197,21 @@ export class World {
     const filters = { label: [`io.midair.device=${this.device}`] };
     for (const { Id } of await docker.listContainers({ all: true, filters })) {
       await docker.getContainer(Id).remove({ force: true, v: true });
+    }
+  }
+
+  /** What this hub built and the drone's engine got. A private engine is swept whole when it closes. */
+  async #removeImages(): Promise<void> {
+    if (this.droneEngine.isPrivate) return;
+    const { releases } = await this.hub.status();
+    const ids = releases.flatMap(({ services }) => Object.values(services).map(({ image }) => image.id));
+    for (const id of ids) {
+      try {
+        await this.droneEngine.docker.getImage(id).remove({ force: true });
+      } catch (error) {
+        // Not there (it failed to install), or somebody else uses it.
+        if (![404, 409].includes((error as { statusCode?: number }).statusCode ?? 0)) throw error;
+      }
     }
   }
 
