@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { agentCommand } from '#cli/commands/agent.ts';
 import { demoCommand } from '#cli/commands/demo.ts';
+import { handoverCommand } from '#cli/commands/handover.ts';
 import { hubCommand } from '#cli/commands/hub.ts';
 import { simCommand } from '#cli/commands/sim.ts';
 import { statusCommand } from '#cli/commands/status.ts';
@@ -30,7 +31,14 @@ Examples:
   $ midair hub --dir ./hub --engine unix:///var/run/docker.sock
   $ midair status --hub http://127.0.0.1:8420`,
   );
-for (const command of [demoCommand(), hubCommand(), agentCommand(), simCommand(), statusCommand()]) {
+for (const command of [
+  demoCommand(),
+  hubCommand(),
+  agentCommand(),
+  simCommand(),
+  statusCommand(),
+  handoverCommand(),
+]) {
   program.addCommand(
     command.exitOverride().showHelpAfterError(`(midair ${command.name()} --help tells more)`),
   );

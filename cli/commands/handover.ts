@@ -35,6 +35,13 @@ export function handoverCommand(): Command {
     .addHelpText('after', '\nExample:\n  $ midair handover conform -- python3 test/conform/subject.py')
     .action(async (command: string[], flags: Flags) => {
       const { json, only = [] } = flags;
+      // An ordinary end, so that the programs under test end too.
+      for (const [name, status] of [
+        ['SIGINT', 130],
+        ['SIGTERM', 143],
+      ] as const) {
+        process.once(name, () => process.exit(status));
+      }
       const results = await conform({
         command,
         patience: flags.patience,

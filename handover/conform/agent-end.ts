@@ -23,6 +23,8 @@ const HEARD_MAX = 1_000;
 export class Peer {
   readonly #socket: LineSocket<AppMessage>;
   readonly #fd: number;
+  /** Who connected, also when the command started it in a shell; 0 from another pid namespace. */
+  readonly pid: number;
   #heard: Heard[] = [];
   /** Heartbeats so far, and the last one. */
   snaps = 0;
@@ -32,6 +34,7 @@ export class Peer {
 
   constructor(fd: number) {
     this.#fd = fd;
+    this.pid = native.peer(fd).pid;
     this.#socket = new LineSocket(fd, parseAppMessage).start({
       onMessage: (message, descriptors) => this.#hear({ message, descriptors }),
       onClose: (error) => {
@@ -39,11 +42,6 @@ export class Peer {
         this.error = error;
       },
     });
-  }
-
-  /** Who connected, also when the command started it in a shell; 0 from another pid namespace. */
-  get pid(): number {
-    return native.peer(this.#fd).pid;
   }
 
   send(message: { type: string; epoch: number } & JsonObject, descriptors: readonly NamedDescriptor[] = []) {
@@ -128,10 +126,18 @@ export class AgentEnd {
     });
   }
 
-  /** The next connection whose first line is the HELLO of this release. @throws Miss */
-  async hello(release: string, ms: number): Promise<{ peer: Peer; hello: Heard<'HELLO'> }> {
-    let found: { peer: Peer; hello: Heard<'HELLO'> } | undefined;
-    const look = async (): Promise<void> => {
+  /**
+   * The next connection whose first line is the HELLO of this release.
+   * @param check called while it is waited for; throws to end that
+   * @throws Miss
+   */
+  async hello(
+    release: string,
+    ms: number,
+    check: () => void = () => {},
+  ): Promise<{ peer: Peer; hello: Heard<'HELLO'> }> {
+    const endMs = performance.now() + ms;
+    for (;;) {
       for (const peer of this.#fresh) {
         if (peer.ended) expect(!(peer.error instanceof ProtocolError), `its HELLO: ${peer.error?.message}`);
         if (peer.count('HELLO') === 0) continue;
@@ -141,17 +147,12 @@ export class AgentEnd {
           `HELLO of release ${hello.message.release}, not ${release}`,
         );
         this.#fresh = this.#fresh.filter((other) => other !== peer);
-        found = { peer, hello };
-        return;
+        return { peer, hello };
       }
-    };
-    const endMs = performance.now() + ms;
-    while (found === undefined && performance.now() < endMs) {
-      await look();
-      if (found === undefined) await pause(CONFORM.pollMs);
+      check();
+      if (performance.now() > endMs) throw new Miss(`no HELLO of ${release} (${Math.round(ms)} ms waited)`);
+      await pause(CONFORM.pollMs);
     }
-    if (found === undefined) throw new Miss(`no HELLO of ${release} (${Math.round(ms)} ms waited)`);
-    return found;
   }
 
   /** As a killed agent: nobody listens, every connection is closed. The socket file is gone with it. */
@@ -172,7 +173,6 @@ export class AgentEnd {
 export class Witness {
   readonly given: number;
   readonly #kept: number;
-  #closed = false;
 
   constructor() {
     [this.#kept, this.given] = native.socketPair();
@@ -183,7 +183,7 @@ export class Witness {
     native.close(this.given);
   }
   /** Whether the program closed its copies, by then. */
-  async released(ms: number): Promise<boolean> {
+  released(ms: number): Promise<boolean> {
     const bytes = Buffer.alloc(4_096);
     const gone = (): boolean => {
       try {
@@ -192,8 +192,7 @@ export class Witness {
         return true;
       }
     };
-    this.#closed = await within(ms, gone);
-    return this.#closed;
+    return within(ms, gone);
   }
   close(): void {
     native.close(this.#kept);

@@ -1,60 +1,24 @@
 /** Conformance cases of a handover in which nobody fails. */
 import type { Case } from '#handover/conform/case.ts';
 import { CONFORM } from '#handover/conform/limits.ts';
+import {
+  answered,
+  namesOf,
+  numberOf,
+  payloadOf,
+  prepares,
+  readOn,
+  sorted,
+} from '#handover/conform/parcels.ts';
 import { Shadow } from '#handover/conform/shadow.ts';
 import { expect, expectWithin, pause } from '#handover/conform/wait.ts';
-import { type Parcel, type Seat, START, type World } from '#handover/conform/world.ts';
+import { START } from '#handover/conform/world.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll } from '#handover/line-socket.ts';
-import { type Json, type JsonObject, RESOURCES, type Resource } from '#handover/messages.ts';
-import { AGAIN, native } from '#handover/native.ts';
+import { RESOURCES } from '#handover/messages.ts';
+import { native } from '#handover/native.ts';
 
 const group = 'good path';
-const payloadOf = ({ parts }: Parcel): JsonObject => parts[0]?.payload ?? {};
-/** @throws Miss: the program's own words are not to be trusted */
-const numberOf = (value: Json | undefined, what: string): number => {
-  expect(typeof value === 'number', `${what} is ${JSON.stringify(value)}`);
-  return value;
-};
-const namesOf = ({ parts }: Parcel): string[] =>
-  parts.flatMap(({ payload }) => {
-    const connections = payload?.connections;
-    expect(Array.isArray(connections), 'a payload without connections');
-    return connections.map((entry) => {
-      const name = typeof entry === 'object' && entry !== null && 'fd' in entry ? entry.fd : undefined;
-      expect(typeof name === 'string', `a connection without fd: ${JSON.stringify(entry)}`);
-      return name;
-    });
-  });
-const sorted = (names: readonly string[]): string => [...names].sort((a, b) => a.localeCompare(b)).join(' ');
-const prepares = async (world: World, seat: Seat): Promise<void> => {
-  seat.send({ type: 'PREPARE' });
-  const { message } = await seat.peer.next('READY', world.ms(LIMITS.prepareMsMax));
-  expect(message.epoch === world.epoch, `READY of epoch ${message.epoch}, not ${world.epoch}`);
-};
-
-/** Reads on as the next owner would: frames must go on where the payload says. Returns the parcel for a grant. */
-const readOn = async (world: World, parcel: Parcel): Promise<Parcel> => {
-  const { leftover, frames } = payloadOf(parcel);
-  expect(typeof leftover === 'string' && typeof frames === 'number', 'payload without leftover or frames');
-  const from = world.feed.frames;
-  await expectWithin(world.ms(CONFORM.answerMsMax), () => world.feed.frames >= from + 4, 'no frames');
-  const read = world.feed.read(Buffer.from(leftover, 'base64'));
-  read.seqs.forEach((seq, at) => {
-    expect(seq === frames + at, `frame ${seq} where ${frames + at} was due`);
-  });
-  expect(read.seqs.length >= 3, `${read.seqs.length} frames left for the successor`);
-  const payload = { leftover: read.leftover.toString('base64'), frames: frames + read.seqs.length };
-  return { from: 'release', parts: [{ payload, descriptors: [] }] };
-};
-
-const passAll = async (world: World, from: Seat, to: Seat, order: readonly Resource[]): Promise<void> => {
-  for (const resource of order) {
-    await to.takes(resource, await from.releases(resource));
-    world.check();
-  }
-};
-
 export const goodPath: readonly Case[] = [
   {
     group,
@@ -170,7 +134,10 @@ export const goodPath: readonly Case[] = [
       const parcel = await owner.releases('connections');
       const entries = namesOf(parcel);
       const descriptors = parcel.parts.flatMap((part) => part.descriptors.map(({ name }) => name));
-      expect(sorted(entries) === sorted(descriptors), `entries [${entries}], descriptors [${descriptors}]`);
+      expect(
+        sorted(entries) === sorted(descriptors),
+        `entries [${sorted(entries)}], descriptors [${sorted(descriptors)}]`,
+      );
       client.say('lf\ntwo\n');
       await pause(CONFORM.quietMs);
       expect(client.lines.length === 0, `it answered "${client.lines[0]}" after RELEASED`);
@@ -293,74 +260,6 @@ export const goodPath: readonly Case[] = [
   },
   {
     group,
-    id: 'update',
-    begins: 'owner',
-    expected: 'a second program warms up in the shadow, takes all, is committed; the first retires',
-    async run(world, prior) {
-      const client = await world.client();
-      await world.greeted(client, prior.release);
-      const candidate = await world.start();
-      const [writing, reading] = native.socketPair();
-      prior.send({ type: 'SHADOW', role: 'source' }, [{ name: 'mirror', fd: writing }]);
-      native.close(writing);
-      const ready = await candidate.warm(reading).finally(() => native.close(reading));
-      expect(ready.cycles >= CONFORM.warmCycles, `READY after ${ready.cycles} mirrored inputs`);
-      expect(ready.divergence === 0, `divergence ${ready.divergence} from its equal`);
-      world.check();
-      await prepares(world, candidate);
-      client.say('ha');
-      await passAll(world, prior, candidate, RESOURCES);
-      client.say('lf\n');
-      await world.hears(client, 'e half');
-      await world.flies();
-      const { snaps } = candidate.peer;
-      await expectWithin(
-        world.ms(CONFORM.answerMsMax),
-        () => candidate.peer.snaps > snaps + 2,
-        'no heartbeat',
-      );
-      candidate.send({ type: 'COMMIT', role: 'owner' });
-      prior.send({ type: 'COMMIT', role: 'retired' });
-      await prior.peer.next('RETIRE', world.ms(LIMITS.retireMsMax));
-      prior.program.kill();
-      prior.peer.close();
-      world.owner = candidate;
-      const late = await world.client();
-      await world.greeted(late, candidate.release);
-      world.hangUp(late);
-      world.hangUp(client);
-      await candidate.takes('camera', await readOn(world, await candidate.releases('camera')));
-      await world.flies();
-      return `${ready.cycles} cycles in the shadow; retired; nothing lost`;
-    },
-  },
-  {
-    group,
-    id: 'hand-back',
-    begins: 'owner',
-    expected: 'all to a second program and back in the reverse order; the second is revoked and ends',
-    async run(world, prior) {
-      const client = await world.client();
-      await world.greeted(client, prior.release);
-      const candidate = await world.start();
-      await candidate.warm();
-      await passAll(world, prior, candidate, RESOURCES);
-      client.say('there\n');
-      await world.hears(client, 'e there');
-      await passAll(world, candidate, prior, [...RESOURCES].reverse());
-      client.say('back\n');
-      await world.hears(client, 'e back');
-      candidate.send({ type: 'REVOKE', code: 'ABORTED', text: 'the update was taken back' });
-      const { program } = candidate;
-      await expectWithin(world.ms(CONFORM.exitMsMax), () => program.end !== undefined, 'it runs on');
-      expect(candidate.peer.count('FAULT') === 0, 'FAULT after all was given back');
-      world.hangUp(client);
-      await world.flies();
-      return `back at epoch ${world.board.last.epoch}; ${program.end}`;
-    },
-  },
-  {
-    group,
     id: 'drop',
     begins: 'owner',
     expected: 'DROP: every copy of the descriptor is closed; nothing else changes',
@@ -398,23 +297,3 @@ export const goodPath: readonly Case[] = [
     },
   },
 ];
-
-/** Says the end of a line to each, and hears its answer. */
-const answered = async (world: World, fds: readonly number[]): Promise<void> => {
-  const waiting = new Map(fds.map((fd, at) => [fd, { due: `e n${at}!\n`, heard: '' }]));
-  const end = Buffer.from('!\n');
-  for (const fd of fds) native.write(fd, end, 0, end.length);
-  const bytes = Buffer.alloc(256);
-  const look = (): boolean => {
-    for (const [fd, entry] of waiting) {
-      const got = native.read(fd, bytes, 0, bytes.length);
-      if (got === AGAIN) continue;
-      expect(got > 0, `a connection ended; it was to say ${entry.due.trim()}`);
-      entry.heard += bytes.toString('latin1', 0, got);
-      if (entry.heard === entry.due) waiting.delete(fd);
-      else expect(entry.due.startsWith(entry.heard), `"${entry.heard}", not "${entry.due}"`);
-    }
-    return waiting.size === 0;
-  };
-  await expectWithin(world.ms(CONFORM.answerMsMax), look, () => `${waiting.size} connections silent`);
-};

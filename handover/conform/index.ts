@@ -10,6 +10,7 @@ import { badInput } from '#handover/conform/bad-input.ts';
 import type { Case } from '#handover/conform/case.ts';
 import { goodPath } from '#handover/conform/good-path.ts';
 import { CONFORM } from '#handover/conform/limits.ts';
+import { twoPrograms } from '#handover/conform/two-programs.ts';
 import { Miss } from '#handover/conform/wait.ts';
 import { World } from '#handover/conform/world.ts';
 
@@ -35,7 +36,7 @@ export interface ConformOptions {
   readonly onResult?: (result: Result) => void;
 }
 
-export const CASES: readonly Case[] = [...goodPath, ...badInput, ...agentDeath];
+export const CASES: readonly Case[] = [...goodPath, ...twoPrograms, ...badInput, ...agentDeath];
 
 /** @throws RangeError if `only` names no case */
 export const conform = async (options: ConformOptions): Promise<Result[]> => {

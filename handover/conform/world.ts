@@ -187,6 +187,7 @@ export class World {
   readonly #witnesses: Witness[] = [];
   readonly #listener: number;
   #releases = 0;
+  #closed = false;
   readonly agent: AgentEnd;
   readonly board = new Board();
   readonly feed = new Feed();
@@ -243,15 +244,9 @@ export class World {
   /** A program that has said HELLO and holds nothing. */
   async start(spawned = this.spawn()): Promise<Seat> {
     const { program, release } = spawned;
-    const hello = this.agent.hello(release, CONFORM.startMsMax);
-    const ended = expectWithin(CONFORM.startMsMax + 1_000, () => program.end !== undefined, 'it runs').then(
-      () => {
+    const met = await this.agent.hello(release, CONFORM.startMsMax, () => {
+      if (program.end !== undefined)
         throw new Miss(`it ended before HELLO (${program.end}) ${program.output}`);
-      },
-    );
-    const met = await Promise.race([hello, ended]).finally(() => {
-      hello.catch(() => {});
-      ended.catch(() => {});
     });
     this.met = true;
     const { message, descriptors } = met.hello;
@@ -345,6 +340,8 @@ export class World {
   }
 
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     for (const program of this.#programs) program.kill();
     this.die();
     for (const client of this.#clients) client.close();

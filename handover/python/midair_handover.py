@@ -910,5 +910,8 @@ class Session:
         if self._socket is None or self._socket.queued_bytes > 0:
             return
         payload = self._snapshot()
-        if payload is not None:
-            self._send({'type': 'SNAP', 'epoch': self.epoch, 'payload': payload})
+        try:
+            if payload is not None:
+                self._send({'type': 'SNAP', 'epoch': self.epoch, 'payload': payload})
+        except (ValueError, ProtocolError) as error:  # no JSON (a NaN), or too long for a line: no heartbeat, no crash
+            self.fault('BAD_SNAPSHOT', str(error))
