@@ -89,6 +89,7 @@ export class Coordinator {
   readonly #outbox = new Map<AppId, Effect[]>();
   readonly #released = new Map<Resource, Part[]>();
   readonly #events: Event[] = [];
+  readonly #reports: Report[] = [];
   #state: State;
   #snap: JsonObject | null = null;
   #stepping = false;
@@ -164,7 +165,10 @@ export class Coordinator {
         this.#state = state;
         for (const effect of effects) this.#act(effect);
       }
-      this.#hurry(!calm.includes(this.#state.phase));
+      const moving = !calm.includes(this.#state.phase);
+      this.#hurry(moving);
+      // Logs and the hub can wait for the few milliseconds in which something passes.
+      if (!moving) this.#tellReports();
     } catch (error) {
       // What could not be carried out leaves the state untrue. The agent ends, the owner flies on, and its start reconciles.
       this.#closed = true;
@@ -175,6 +179,10 @@ export class Coordinator {
       this.#stepping = false;
     }
     this.#arm();
+  }
+
+  #tellReports(): void {
+    for (const report of this.#reports.splice(0)) this.#options.onReport(report);
   }
 
   /** While something passes, the way from RELEASED to GRANT leads through this thread: nothing else goes first. */
@@ -201,7 +209,7 @@ export class Coordinator {
   }
 
   #act(effect: Effect): void {
-    const { journal, processes, log, onReport, onSettle } = this.#options;
+    const { journal, processes, log, onSettle } = this.#options;
     switch (effect.do) {
       case 'persist':
         journal.write(this.#state);
@@ -224,12 +232,13 @@ export class Coordinator {
       case 'report': {
         const { type, text, resource } = effect;
         const data = { epoch: this.#state.epoch, ...(resource === undefined ? {} : { resource }) };
-        onReport({ type, text, atUs: nowUs(), data });
+        this.#reports.push({ type, text, atUs: nowUs(), data });
         return;
       }
       case 'settle':
         this.#forgetReleased();
         log.info({ outcome: effect.outcome }, 'handover settled');
+        this.#tellReports();
         onSettle(effect.outcome);
         return;
     }

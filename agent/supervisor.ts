@@ -15,6 +15,7 @@ import type { Link } from '#agent/link.ts';
 import type { Log } from '#agent/log.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
+import { nowUs } from '#handover/native.ts';
 import type { Failure, Outcome } from '#handover/state.ts';
 
 /** What the supervisor must remember across its own death. */
@@ -43,6 +44,22 @@ const MOUNT = '/run/midair';
 /** On an image or service: `fifo` asks for SCHED_FIFO for its control loop. */
 const REALTIME_LABEL = 'io.midair.realtime';
 const IDLE: Current['update'] = { status: 'idle' };
+
+/** The stage that a report begins. */
+const stageOf = ({ type, data }: Report, now: Stage | null): Stage | null => {
+  switch (type) {
+    case 'handover.warming':
+      return 'warm';
+    case 'handover.release':
+      return now === 'warm' ? 'handover' : null;
+    case 'handover.granted':
+      return data.resource === 'rotors' ? 'probation' : null;
+    case 'handover.committed':
+      return 'retire';
+    default:
+      return null;
+  }
+};
 
 export class Supervisor {
   readonly #options: SupervisorOptions;
@@ -287,13 +304,8 @@ export class Supervisor {
 
   #reported(report: Report): void {
     const release = this.#candidate?.release;
-    if (release) {
-      if (report.type === 'handover.warming') this.#enter('warm', release);
-      if (report.type === 'handover.release' && this.#stage === 'warm') this.#enter('handover', release);
-      if (report.type === 'handover.granted' && report.data.resource === 'rotors')
-        this.#enter('probation', release);
-      if (report.type === 'handover.committed') this.#enter('retire', release);
-    }
+    const stage = stageOf(report, this.#stage);
+    if (release && stage) this.#enter(stage, release, report.atUs);
     this.#event(report.type, report.text, { ...report.data, atUs: report.atUs });
   }
 
@@ -370,18 +382,18 @@ export class Supervisor {
 
   // -------------------------------------------------------------- what is told
 
-  #leave(): void {
+  #leave(atUs = nowUs()): void {
     if (this.#stage !== null) {
-      const beganMs = this.#stages.get(this.#stage) ?? 0;
-      this.#stages.set(this.#stage, Math.round((performance.now() - beganMs) * 10) / 10);
+      const beganUs = this.#stages.get(this.#stage) ?? 0;
+      this.#stages.set(this.#stage, Math.round((atUs - beganUs) / 100) / 10);
     }
     this.#stage = null;
   }
 
-  #enter(stage: Stage, release: Release): void {
-    this.#leave();
+  #enter(stage: Stage, release: Release, atUs = nowUs()): void {
+    this.#leave(atUs);
     this.#stage = stage;
-    this.#stages.set(stage, performance.now());
+    this.#stages.set(stage, atUs);
     this.#update = { status: 'updating', release: release.id, stage, doneBytes: 0, allBytes: 0 };
     this.#tell();
   }

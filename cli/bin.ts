@@ -39,9 +39,11 @@ for (const command of [
   statusCommand(),
   handoverCommand(),
 ]) {
-  program.addCommand(
-    command.exitOverride().showHelpAfterError(`(midair ${command.name()} --help tells more)`),
-  );
+  // Subcommands of a command do not inherit it.
+  for (const one of [command, ...command.commands]) {
+    one.exitOverride().showHelpAfterError(`(midair ${command.name()} --help tells more)`);
+  }
+  program.addCommand(command);
 }
 
 try {

@@ -243,6 +243,7 @@ export class Session {
     this.#warming = warming;
     try {
       const mirror = this.#mirror ?? (await this.#mirrorSoon());
+      for (const holder of Object.values(this.#options.holders)) await holder.rehearse?.();
       const readiness = await this.#options.warmUp(mirror, warming.signal);
       if (
         !Number.isSafeInteger(readiness.cycles) ||

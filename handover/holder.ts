@@ -39,6 +39,13 @@ export interface Holder<P extends JsonObject = JsonObject> {
   drop(): void;
   /** For HELLO after the agent came back: what it holds, one descriptor named as the resource. */
   descriptors?(): readonly NamedDescriptor[];
+  /**
+   * Runs the way through `grant` and `release` once, on something of its own, during the warm-up: code that runs for
+   * the first time in the moment of the handover takes milliseconds of a control loop that has four.
+   */
+  rehearse?(): Promise<void>;
+  /** Rotors only: resolves right after the next command was written, or after `withinMs`. */
+  tick?(withinMs: number): Promise<void>;
   /** Rotors only: mirror all input and output to this descriptor (taken over), instead of an earlier one. */
   mirror?(fd: number): void;
 }

@@ -11,6 +11,7 @@ import * as v from 'valibot';
 import { AdoptedPort, type PortOptions, unsupported } from '#handover/adopted-port.ts';
 import { BOUNDS } from '#handover/bounds.ts';
 import { type Grant, type Holder, HolderError, type Released, takeOne } from '#handover/holder.ts';
+import { LIMITS } from '#handover/limits.ts';
 import type { NamedDescriptor } from '#handover/lines.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { MirrorSource } from '#handover/mirror.ts';
@@ -139,6 +140,29 @@ export class SerialLink implements Holder<RotorsPayload> {
     this.#source?.close();
     this.#source = undefined;
     return { payload };
+  }
+
+  tick(withinMs: number): Promise<void> {
+    return this.#nextCommand(withinMs).catch(() => undefined);
+  }
+
+  async rehearse(): Promise<void> {
+    const { master, slave } = native.openPty();
+    const link: SerialLink = new SerialLink({
+      onData: (bytes) => link.write(bytes),
+      state: () => ({ link: {}, partial: new Uint8Array(), state: {}, stateVersion: 1 }),
+      resume: () => undefined,
+    });
+    const beat = setInterval(() => native.write(master, Buffer.of(0), 0, 1), 1);
+    try {
+      const payload = { lastWriteUs: 0, link: {}, partial: '', state: {}, stateVersion: 1 };
+      await link.grant({ from: 'release', payload, descriptors: new Map([['rotors', slave]]), epoch: 0 });
+      await link.release(LIMITS.rotorReleaseMsMax);
+    } finally {
+      clearInterval(beat);
+      link.drop();
+      native.close(master);
+    }
   }
 
   renew(epoch: number): Promise<void> {

@@ -124,6 +124,7 @@ export class Steps {
       return;
     }
     if (resource === 'rotors') this.#host.rotors('leaving');
+    else await this.#betweenTicks();
     const released = await holder.release(deadlineMs);
     if (await this.#deliver(resource, epoch, released, socket)) {
       this.#owned.delete(resource);
@@ -132,6 +133,11 @@ export class Steps {
     }
     this.#host.warn(`nobody heard that the ${resource} were let go: going on with them`);
     await this.#resume(resource, holder, released);
+  }
+
+  /** Who flies does other work right after a command: it has the rest of the period then. */
+  async #betweenTicks(): Promise<void> {
+    if (this.#owned.has('rotors')) await this.#host.holders.rotors?.tick?.(BOUNDS.releaseTickMsMax);
   }
 
   async #resume(resource: Resource, holder: Holder, { payload, descriptors }: Released): Promise<void> {
@@ -174,6 +180,7 @@ export class Steps {
       return;
     }
     if (resource === 'rotors') this.#host.rotors('granting');
+    else await this.#betweenTicks();
     this.#epochs.set(resource, epoch);
     if (this.#owned.has(resource)) {
       joined.drop();

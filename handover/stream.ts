@@ -83,6 +83,25 @@ export class FrameStream implements Holder<FramesPayload> {
     this.#used = 0;
   }
 
+  async rehearse(): Promise<void> {
+    const [near, far] = native.socketPair();
+    let seen: () => void = () => {};
+    const frame = new Promise<void>((resolve) => {
+      seen = resolve;
+    });
+    const stream = new FrameStream({ onFrame: () => seen() });
+    try {
+      const descriptors = new Map([['camera', near]]);
+      await stream.grant({ from: 'release', payload: { leftover: 'AQ==' }, descriptors, epoch: 0 });
+      native.write(far, Buffer.of(0, 0, 0, 0), 0, LENGTH_BYTES);
+      await frame;
+      await stream.release();
+    } finally {
+      stream.drop();
+      native.close(far);
+    }
+  }
+
   #stop(): void {
     this.#watcher?.close();
     this.#watcher = undefined;

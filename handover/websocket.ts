@@ -18,6 +18,7 @@ import * as v from 'valibot';
 import { WebSocket } from 'ws';
 import { BOUNDS } from '#handover/bounds.ts';
 import { type Grant, type Holder, HolderError, type Released } from '#handover/holder.ts';
+import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { native } from '#handover/native.ts';
@@ -188,6 +189,20 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     // Only if they are dropped without a release: their clients connect again, to whoever owns them.
     for (const socket of this.#sockets.keys()) socket.close(RESTART);
     this.#sockets.clear();
+  }
+
+  async rehearse(): Promise<void> {
+    const [near, far] = native.socketPair();
+    const sockets = new WebSockets({ onAdopt: (socket) => socket.send('') });
+    const entry = { fd: 'c0', protocol: '', head: '', meta: {} };
+    try {
+      const payload = { connections: [entry], closed: 0 };
+      await sockets.grant({ from: 'release', payload, descriptors: new Map([['c0', near]]), epoch: 0 });
+      await sockets.release(LIMITS.otherReleaseMsMax);
+    } finally {
+      sockets.drop();
+      native.close(far);
+    }
   }
 
   #adopt(fd: number, { protocol, head, meta }: Entry): void {

@@ -73,7 +73,8 @@ export async function openLayers(options: LayersOptions): Promise<Layers> {
   }
 
   const open = (layer: Layer, signal: AbortSignal): AsyncIterable<Uint8Array> => {
-    if (delta?.rebuilds.has(layer.diffId)) return applyLayer(delta.reader, layer.diffId, delta.basis, { outputBytesMax: layer.bytes });
+    if (delta?.rebuilds.has(layer.diffId))
+      return applyLayer(delta.reader, layer.diffId, delta.basis, { outputBytesMax: layer.bytes });
     if (fetched.has(layer.blob.digest))
       return decompressed(layer, blobPath(downloads, layer.blob.digest), signal);
     return unforeseen(layer, signal);

@@ -42,7 +42,12 @@ const session = await join({
   socketPath,
   stateVersions: { reads: [STATE_VERSION], writes: STATE_VERSION },
   holders: { camera, listener, connections, rotors },
-  warmUp: (mirror, signal) => shadow(loop, mirror, signal),
+  warmUp: async (mirror, signal) => {
+    const readiness = await shadow(loop, mirror, signal);
+    // The first report would hold all samples of the warm-up, and be made by cold code, in flight.
+    telemetry.rehearse();
+    return readiness;
+  },
   onOwner: () => log('flies'),
   onRetire: () => log('retires'),
   log: (level, line, data) => log(`${level}: ${line}${data === undefined ? '' : ` ${JSON.stringify(data)}`}`),

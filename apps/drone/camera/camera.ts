@@ -27,6 +27,7 @@ export const createCamera = (viewers: Viewers, log: (text: string) => void): Hol
       for (const frame of passed) viewers.frame(Buffer.from(frame, 'base64'));
       return stream.grant(grant as Grant<JsonObject & { leftover: string }>);
     },
+    rehearse: () => stream.rehearse(),
     drop: () => stream.drop(),
     descriptors: () => stream.descriptors(),
   };

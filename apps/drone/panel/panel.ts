@@ -72,6 +72,7 @@ export const createPanel = ({
       early = [];
       for (const [request, socket, head] of waiting) if (!socket.destroyed) upgrade(request, socket, head);
     },
+    rehearse: () => sockets.rehearse(),
     drop() {
       viewers.close();
       sockets.drop();

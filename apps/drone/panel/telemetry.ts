@@ -17,6 +17,11 @@ export class Telemetry {
     this.#loop = loop;
   }
 
+  /** Says to nobody what has happened so far. */
+  rehearse(): void {
+    JSON.stringify(this.next());
+  }
+
   /** The next message, or null if nothing has happened since the last one. */
   next(): object | null {
     const { state, output } = this.#loop;
