@@ -20,7 +20,7 @@ import {
   RESOURCES,
   type Resource,
 } from '#handover/messages.ts';
-import { isNativeError, native, nowUs } from '#handover/native.ts';
+import { native, nowUs } from '#handover/native.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, State } from '#handover/state.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
@@ -93,7 +93,6 @@ export class Coordinator {
   #state: State;
   #snap: JsonObject | null = null;
   #stepping = false;
-  #hurried = false;
   #timer: NodeJS.Timeout | undefined;
   #listener: LineListener | undefined;
   #closed = false;
@@ -149,7 +148,6 @@ export class Coordinator {
   close(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#hurry(false);
     this.#listener?.close();
     for (const socket of this.#sockets.values()) socket.close();
     this.#forgetReleased();
@@ -165,10 +163,8 @@ export class Coordinator {
         this.#state = state;
         for (const effect of effects) this.#act(effect);
       }
-      const moving = !calm.includes(this.#state.phase);
-      this.#hurry(moving);
       // Logs and the hub can wait for the few milliseconds in which something passes.
-      if (!moving) this.#tellReports();
+      if (calm.includes(this.#state.phase)) this.#tellReports();
     } catch (error) {
       // What could not be carried out leaves the state untrue. The agent ends, the owner flies on, and its start reconciles.
       this.#closed = true;
@@ -183,22 +179,6 @@ export class Coordinator {
 
   #tellReports(): void {
     for (const report of this.#reports.splice(0)) this.#options.onReport(report);
-  }
-
-  /** While something passes, the way from RELEASED to GRANT leads through this thread: nothing else goes first. */
-  #hurry(on: boolean): void {
-    if (this.#hurried === on) return;
-    this.#hurried = on;
-    try {
-      native.setFifo(0, on ? AGENT_LIMITS.handoverPriority : 0);
-    } catch (error) {
-      if (!isNativeError(error)) throw error;
-      if (on)
-        this.#options.log.warn(
-          { code: error.code },
-          'no SCHED_FIFO for the handover; as fast as the load allows',
-        );
-    }
   }
 
   #arm(): void {

@@ -10,8 +10,6 @@ export const LIMITS = {
   retryMsMax: 60_000,
   /** Current state is told at most this often while bytes flow. */
   progressIntervalMs: 200,
-  /** SCHED_FIFO of the coordinator while a handover is in motion: below the control loops' own (handover/bounds.ts). */
-  handoverPriority: 5,
   /** Of each second, for one app's control loop; two of them fit beside the flight controller's link. */
   appRealtimeUs: 400_000,
   mqttReconnectMs: 1_000,

@@ -20,7 +20,7 @@ import {
 } from '#handover/messages.ts';
 import { Mirror } from '#handover/mirror.ts';
 import { isNativeError } from '#handover/native.ts';
-import { takeFifo } from '#handover/realtime.ts';
+import { setFifo } from '#handover/realtime.ts';
 import { type AgentSocket, type Holders, type Message, Steps, textOf } from '#handover/steps.ts';
 
 export interface Readiness {
@@ -55,7 +55,10 @@ export interface JoinOptions {
   /** This candidate gets nothing and is about to be stopped. By default the process exits. */
   onRevoked?(code: string, text: string): void;
   log?(level: LogLevel, text: string, data?: JsonObject): void;
-  /** Run this thread under SCHED_FIFO where the device allows it; if not, the log says which step is missing. */
+  /**
+   * Run this thread under SCHED_FIFO while it flies, where the device allows it; if not, the log says which step is
+   * missing. Not before: what a candidate does to get ready would hold up the kernel's own work for who flies.
+   */
   realtime?: 'fifo';
 }
 
@@ -80,8 +83,9 @@ export class Session {
       fault: (code, text) => this.fault(code, text),
       warn: (text) => this.#log('warn', text),
       rotors: (turn) => {
+        if (options.realtime === 'fifo' && turn !== 'owned' && turn !== 'leaving') setFifo(turn !== 'left');
         if (turn === 'granting') this.#endShadow();
-        else this.#beat(turn === 'owned');
+        if (turn !== 'next') this.#beat(turn === 'owned');
       },
     });
   }
@@ -338,10 +342,10 @@ export class Session {
 export const join = (options: JoinOptions): Promise<Session> => {
   const session = new Session(options);
   if (options.realtime === 'fifo') {
-    const missing = takeFifo();
+    const missing = setFifo(true) ?? setFifo(false);
     options.log?.(
       missing === undefined ? 'info' : 'warn',
-      missing === undefined ? 'running under SCHED_FIFO' : `no SCHED_FIFO: ${missing}`,
+      missing === undefined ? 'flies under SCHED_FIFO' : `no SCHED_FIFO: ${missing}`,
     );
   }
   session.connect();

@@ -29,10 +29,10 @@ const missing = (): string => {
   return 'the kernel refuses it: its real-time budget (RT_GROUP_SCHED) or a seccomp filter is in the way';
 };
 
-/** @returns undefined if this thread now has SCHED_FIFO, else what is missing */
-export const takeFifo = (): string | undefined => {
+/** On or off. @returns undefined if it is so now, else what is missing */
+export const setFifo = (on: boolean): string | undefined => {
   try {
-    native.setFifo(0, BOUNDS.fifoPriority);
+    native.setFifo(0, on ? BOUNDS.fifoPriority : 0);
     return undefined;
   } catch (error) {
     if (!isNativeError(error)) throw error;

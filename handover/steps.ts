@@ -23,8 +23,11 @@ export interface Host {
   current(): AgentSocket | undefined;
   fault(code: string, text: string): void;
   warn(text: string): void;
-  /** `granting` and `owned` in this order, `leaving` at any time: the shadow ends, the heartbeat begins, it ends. */
-  rotors(turn: 'granting' | 'owned' | 'leaving'): void;
+  /**
+   * `next` (all else is held), `granting`, `owned`, then `leaving` and `left`; `left` at any time, too: real time
+   * begins, the shadow ends, the heartbeat begins, it ends, real time ends.
+   */
+  rotors(turn: 'next' | 'granting' | 'owned' | 'leaving' | 'left'): void;
 }
 
 type Step = Message<'RELEASE'> | (Message<'GRANT'> & { joined: Joined });
@@ -81,7 +84,7 @@ export class Steps {
 
   drop(resource: Resource): void {
     this.#owned.delete(resource);
-    if (resource === 'rotors') this.#host.rotors('leaving');
+    if (resource === 'rotors') this.#host.rotors('left');
     this.#host.holders[resource]?.drop();
   }
 
@@ -128,11 +131,19 @@ export class Steps {
     const released = await holder.release(deadlineMs);
     if (await this.#deliver(resource, epoch, released, socket)) {
       this.#owned.delete(resource);
+      if (resource === 'rotors') this.#host.rotors('left');
       holder.drop();
       return;
     }
     this.#host.warn(`nobody heard that the ${resource} were let go: going on with them`);
     await this.#resume(resource, holder, released);
+  }
+
+  #lacksOnlyRotors(): boolean {
+    const { holders } = this.#host;
+    return RESOURCES.every(
+      (one) => this.#owned.has(one) !== (one === 'rotors') || holders[one] === undefined,
+    );
   }
 
   /** Who flies does other work right after a command: it has the rest of the period then. */
@@ -198,6 +209,7 @@ export class Steps {
     // To another agent, HELLO has said it.
     if (current === socket) socket.send({ type: 'GRANTED', epoch, resource });
     if (resource === 'rotors') this.#host.rotors('owned');
+    else if (this.#lacksOnlyRotors()) this.#host.rotors('next');
   }
 }
 
