@@ -50,8 +50,8 @@ export interface CoordinatorOptions {
   /** A candidate that is not warm by then is stopped. */
   readonly warmMsMax?: number;
   readonly log: Log;
-  onReport(report: Report): void;
-  onSettle(outcome: Outcome): void;
+  readonly onReport: (report: Report) => void;
+  readonly onSettle: (outcome: Outcome) => void;
 }
 
 /** One line's worth of a passing resource. Many for many connections. */

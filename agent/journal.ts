@@ -34,7 +34,7 @@ export interface JournalOptions<T> {
   /** Room for one value, in bytes of JSON. */
   readonly bytesMax: number;
   /** Throws if the value is not of this journal's shape. */
-  parse(value: unknown): T;
+  readonly parse: (value: unknown) => T;
   /** The value when there is none yet, or none that can be read. */
   readonly empty: T;
 }
