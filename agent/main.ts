@@ -90,6 +90,7 @@ export const startAgent = async (
       journal: handover,
       devices,
       resources: RESOURCES,
+      ...(options.warmMsMax === undefined ? {} : { warmMsMax: options.warmMsMax }),
     },
   });
   await supervisor.start();
