@@ -5,7 +5,7 @@
  * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
  * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
  */
-import type { Descriptor, Devices, Kept } from '#agent/devices.ts';
+import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
 import type { Log } from '#agent/log.ts';
@@ -77,6 +77,8 @@ const landCommand = (): Uint8Array =>
   });
 
 const nowMs = (): number => nowUs() / 1000;
+const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
+  closeAll(descriptors.map(({ fd }) => fd));
 
 type Line = LineSocket<AppMessage>;
 const calm: State['phase'][] = ['idle', 'warming', 'probation', 'committed', 'failsafe'];
@@ -276,7 +278,7 @@ export class Coordinator {
   #heard(from: AppId, message: AppMessage, descriptors: readonly Descriptor[]): void {
     if (message.type === 'HELLO') this.#adopt(from, message.holds, descriptors);
     else if (message.type === 'RELEASED') this.#keep(message, descriptors);
-    else closeAll(descriptors.map(({ fd }) => fd));
+    else closeDescriptors(descriptors);
     if (message.type === 'SNAP') this.#snap = message.payload;
     this.happen({ type: 'message', from, message, atMs: nowMs() });
     if (message.type !== 'HELLO') return;
@@ -304,7 +306,7 @@ export class Coordinator {
       state.epoch === message.epoch &&
       state.resource === message.resource;
     if (!expected) {
-      closeAll(descriptors.map(({ fd }) => fd));
+      closeDescriptors(descriptors);
       return;
     }
     const parts = this.#released.get(message.resource) ?? [];
@@ -345,7 +347,7 @@ export class Coordinator {
   #forgetReleased(only?: Resource): void {
     for (const [resource, parts] of this.#released) {
       if (only !== undefined && resource !== only) continue;
-      closeAll(parts.flatMap(({ descriptors }) => descriptors.map(({ fd }) => fd)));
+      for (const { descriptors } of parts) closeDescriptors(descriptors);
       this.#released.delete(resource);
     }
   }
@@ -367,7 +369,7 @@ export class Coordinator {
     const { devices, log, onReport } = this.#options;
     let told = false;
     try {
-      const [rotors] = devices.descriptors('rotors' satisfies Kept);
+      const [rotors] = devices.descriptors('rotors');
       if (rotors) {
         const frame = landCommand();
         told = native.write(rotors.fd, frame, 0, frame.length) === frame.length;
