@@ -26,6 +26,14 @@ const fds = v.optional(v.pipe(v.array(name), v.maxLength(LIMITS.descriptorsPerLi
 const version = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
 const durationMs = v.pipe(v.number(), v.minValue(0), v.maxValue(LIMITS.durationMsMax));
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
+const measure = v.pipe(v.number(), v.minValue(0));
+/** MAVLink 2 signing: 32 bytes in base64, and the time of the last signed frame in units of 10 us since 2015-01-01 UTC. */
+const signing = v.object({
+  key: v.pipe(v.string(), v.base64(), v.length(44)),
+  linkId: v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(255)),
+  lastTimestamp: count,
+});
+export type Signing = v.InferOutput<typeof signing>;
 
 const object = <Type extends string, Entries extends v.ObjectEntries>(type: Type, entries: Entries) =>
   v.object({ type: v.literal(type), epoch, fds, ...entries });
@@ -41,9 +49,12 @@ const fromApp = {
     holds: v.pipe(v.array(resource), v.maxLength(RESOURCES.length)),
   }),
   /** Warm enough to take over; answers OFFER (after its warm-up) and PREPARE (at once, same epoch). */
-  READY: object('READY', { cycles: count, divergence: v.pipe(v.number(), v.minValue(0)) }),
-  /** Heartbeat of the owner: the state from which a successor could go on. */
-  SNAP: object('SNAP', { payload }),
+  READY: object('READY', { cycles: count, divergence: measure }),
+  /**
+   * Heartbeat of the owner: the state from which a successor could go on. `cycles`: control cycles since its process
+   * began; `error`: how far it is from its setpoint now, in the app's own unit. Both are judged in probation.
+   */
+  SNAP: object('SNAP', { payload, cycles: v.optional(count), error: v.optional(measure) }),
   /** Answers RELEASE: from this line on its sender does not touch the resource. `more`: a further line follows. */
   RELEASED: object('RELEASED', { resource, payload, more: v.optional(v.boolean(), false) }),
   /** Answers GRANT: its sender has acted as the owner (for the rotors: has written a command). */
@@ -54,10 +65,23 @@ const fromApp = {
 };
 
 const fromAgent = {
-  /** Answers HELLO. `owner`: keep what you hold. `candidate`: warm up, then READY. */
-  OFFER: object('OFFER', { role: v.picklist(['owner', 'candidate']) }),
-  /** Mirrored input. To the prior with the writing end, to the candidate with the reading end of a socket pair. */
-  SHADOW: object('SHADOW', { role: v.picklist(['source', 'shadow']) }),
+  /**
+   * Answers HELLO. `owner`: keep what you hold. `candidate`: warm up, then READY. `shadow`, beside `candidate` where
+   * there is a prior to follow: so many cycles in its shadow, each no further from its output than that.
+   */
+  OFFER: object('OFFER', {
+    role: v.picklist(['owner', 'candidate']),
+    shadow: v.optional(v.object({ cyclesMin: count, divergenceMax: measure })),
+  }),
+  /**
+   * Mirrored input. To who flies with the writing end, to who follows with the reading end of a socket pair: to prior and
+   * candidate while it warms up, the other way round in probation. `snapIntervalMs`, to the source: from here on a
+   * SNAP at least that often.
+   */
+  SHADOW: object('SHADOW', {
+    role: v.picklist(['source', 'shadow']),
+    snapIntervalMs: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(LIMITS.snapIntervalMs))),
+  }),
   /** The last question before the prior lets go: still there? Answered by READY. */
   PREPARE: object('PREPARE', {}),
   RELEASE: object('RELEASE', { resource, deadlineMs: durationMs }),
@@ -67,6 +91,8 @@ const fromAgent = {
     from: v.picklist(['release', 'snap', 'start']),
     payload: v.nullable(payload),
     more: v.optional(v.boolean(), false),
+    /** Rotors only, where the device signs its link: frames from here on are later than `lastTimestamp`. */
+    signing: v.optional(signing),
   }),
   /** Close your copies of this resource's descriptors; you are not its owner. */
   DROP: object('DROP', { resource }),
