@@ -8,6 +8,7 @@
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
+import type { UpdateLock } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type LineListener, type LineSocket, listenLines } from '#handover/lines.ts';
@@ -21,7 +22,7 @@ import {
   type Resource,
 } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
-import type { AppId, Config, Effect, Event, Failure, Outcome, State } from '#handover/state.ts';
+import type { AppId, Config, Effect, Event, Failure, Outcome, Policy, State } from '#handover/state.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
 export interface Processes {
@@ -47,6 +48,7 @@ export interface CoordinatorOptions {
   readonly devices: Devices;
   readonly processes: Processes;
   readonly resources: readonly Resource[];
+  readonly lock: UpdateLock;
   /** A candidate that is not warm by then is stopped. */
   readonly warmMsMax?: number;
   readonly log: Log;
@@ -81,7 +83,7 @@ const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
 
 type Line = LineSocket<AppMessage>;
-const calm: State['phase'][] = ['idle', 'warming', 'probation', 'committed', 'failsafe'];
+const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'probation', 'committed', 'failsafe'];
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
@@ -119,6 +121,8 @@ export class Coordinator {
     this.#listener = listenLines(this.#options.socketPath, parseAppMessage, (socket, peer) =>
       this.#connected(socket, peer.pid),
     );
+    // Left by our own death; a transfer is never resumed.
+    this.#options.lock.release();
     const state = this.#state;
     const untilMs = nowMs() + LIMITS.reconnectMsMax;
     while (nowMs() < untilMs && [...running].some((id) => !this.#sockets.has(id))) {
@@ -133,8 +137,13 @@ export class Coordinator {
   }
 
   /** A container of the new release runs: it may say HELLO, and is to become the owner. */
-  update(candidate: AppId): void {
-    this.happen({ type: 'update', candidate, atMs: nowMs() });
+  update(candidate: AppId, policy: Policy): void {
+    this.happen({ type: 'update', candidate, policy, atMs: nowMs() });
+  }
+
+  /** Something is wrong with it that it did not say itself. */
+  trouble(who: AppId, failure: Failure): void {
+    this.happen({ type: 'trouble', who, failure, atMs: nowMs() });
   }
 
   abort(failure: Failure): void {
@@ -187,11 +196,13 @@ export class Coordinator {
     clearTimeout(this.#timer);
     const atMs = deadlineMs(this.#state, this.#config);
     if (!Number.isFinite(atMs) || this.#closed) return;
-    this.#timer = setTimeout(() => this.happen({ type: 'tick', atMs: nowMs() }), Math.max(0, atMs - nowMs()));
+    // What arrived while this process had no core is read first: silence must be the app's, not ours.
+    const tick = (): void => void setImmediate(() => this.happen({ type: 'tick', atMs: nowMs() }));
+    this.#timer = setTimeout(tick, Math.max(0, atMs - nowMs()));
   }
 
   #act(effect: Effect): void {
-    const { journal, processes, log, onSettle } = this.#options;
+    const { journal, processes, lock, log, onSettle } = this.#options;
     switch (effect.do) {
       case 'persist':
         journal.write(this.#state);
@@ -201,6 +212,9 @@ export class Coordinator {
         return;
       case 'mirror':
         this.#mirror(effect.from, effect.to);
+        return;
+      case 'lock':
+        this.happen({ type: 'lock', taken: lock.take(), atMs: nowMs() });
         return;
       case 'fence':
         this.#end(effect.who, processes.fence(effect.who));
@@ -219,6 +233,8 @@ export class Coordinator {
       }
       case 'settle':
         this.#forgetReleased();
+        this.#snap = null;
+        lock.release();
         log.info({ outcome: effect.outcome }, 'handover settled');
         this.#tellReports();
         onSettle(effect.outcome);
@@ -276,21 +292,31 @@ export class Coordinator {
   }
 
   #heard(from: AppId, message: AppMessage, descriptors: readonly Descriptor[]): void {
-    if (message.type === 'HELLO') this.#adopt(from, message.holds, descriptors);
-    else if (message.type === 'RELEASED') this.#keep(message, descriptors);
-    else closeDescriptors(descriptors);
+    if (message.type === 'RELEASED') this.#keep(message, descriptors);
+    else if (message.type !== 'HELLO') closeDescriptors(descriptors);
     if (message.type === 'SNAP') this.#snap = message.payload;
     this.happen({ type: 'message', from, message, atMs: nowMs() });
     if (message.type !== 'HELLO') return;
+    this.#adopt(from, message.holds, descriptors);
     const waiting = this.#outbox.get(from) ?? [];
     this.#outbox.delete(from);
-    for (const effect of waiting) this.#act(effect);
+    for (const effect of waiting) if (this.#isCurrent(effect)) this.#act(effect);
   }
 
-  /** The owner's own copies come back to an agent that was restarted. */
+  /** A step that waited for an app to connect is for the epoch that asked it, or for nobody. */
+  #isCurrent(effect: Effect): boolean {
+    if (effect.do !== 'send') return true;
+    const { type, epoch } = effect.message;
+    return epoch === this.#state.epoch || (type !== 'GRANT' && type !== 'RELEASE');
+  }
+
+  /** The owner's own copies come back to an agent that was restarted; whose they are is the machine's to say. */
   #adopt(from: AppId, holds: readonly Resource[], descriptors: readonly Descriptor[]): void {
     const state = this.#state;
-    const known = state.phase === 'idle' ? state.owner === from : 'candidate' in state;
+    const known =
+      state.phase === 'idle'
+        ? state.owner === from
+        : 'candidate' in state && (state.prior === from || state.candidate === from);
     for (const { name, fd } of descriptors) {
       const resource = RESOURCES.find((one) => one === name);
       if (known && resource !== undefined && resource !== 'connections' && holds.includes(resource)) {
@@ -309,6 +335,8 @@ export class Coordinator {
       closeDescriptors(descriptors);
       return;
     }
+    // Its last words are newer than its last heartbeat.
+    if (message.resource === 'rotors') this.#snap = message.payload;
     const parts = this.#released.get(message.resource) ?? [];
     this.#released.set(message.resource, [...parts, { payload: message.payload, descriptors }]);
   }
@@ -358,7 +386,8 @@ export class Coordinator {
     if (!source || !shadow) return;
     const { epoch } = this.#state;
     const [writing, reading] = native.socketPair();
-    source.send({ type: 'SHADOW', epoch, role: 'source' }, [{ name: 'mirror', fd: writing }]);
+    const snapIntervalMs = LIMITS.watchedSnapIntervalMs;
+    source.send({ type: 'SHADOW', epoch, role: 'source', snapIntervalMs }, [{ name: 'mirror', fd: writing }]);
     shadow.send({ type: 'SHADOW', epoch, role: 'shadow' }, [{ name: 'mirror', fd: reading }]);
     native.close(writing);
     native.close(reading);

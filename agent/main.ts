@@ -8,6 +8,7 @@ import { createImages } from '#agent/images/index.ts';
 import { openJournal } from '#agent/journal.ts';
 import { LIMITS } from '#agent/limits.ts';
 import { openLink } from '#agent/link.ts';
+import { createLock } from '#agent/lock.ts';
 import { createLog } from '#agent/log.ts';
 import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
 import { RESOURCES } from '#handover/messages.ts';
@@ -46,7 +47,9 @@ export const startAgent = async (
   const { directory, device, fleet } = options;
   const log = createLog('agent', options.logLevel);
   const runDirectory = join(directory, 'run');
+  const locksDirectory = join(directory, 'locks');
   mkdirSync(runDirectory, { recursive: true });
+  const lock = createLock(locksDirectory);
   const handover = openJournal({
     path: join(directory, 'handover.journal'),
     bytesMax: LIMITS.handoverJournalBytesMax,
@@ -80,6 +83,7 @@ export const startAgent = async (
   const supervisor = new Supervisor({
     device,
     runDirectory,
+    locksDirectory,
     engine,
     images,
     memory: remembered,
@@ -89,6 +93,7 @@ export const startAgent = async (
       socketPath: join(runDirectory, 'handover.sock'),
       journal: handover,
       devices,
+      lock,
       resources: RESOURCES,
       ...(options.warmMsMax === undefined ? {} : { warmMsMax: options.warmMsMax }),
     },

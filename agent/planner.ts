@@ -32,6 +32,8 @@ export interface Observed {
 export type Plan =
   | { readonly do: 'wait'; readonly for: 'target' | 'handover' }
   | { readonly do: 'nothing' }
+  /** What is wanted has changed during a handover. */
+  | { readonly do: 'abort'; readonly failure: Failure }
   | { readonly do: 'remove'; readonly container: Container }
   | { readonly do: 'install'; readonly release: Release }
   | { readonly do: 'start'; readonly release: Release };
@@ -45,7 +47,7 @@ export const serviceOf = (release: Release) => {
 
 export const plan = (observed: Observed): Plan => {
   const { target, containers, handover, failed, good, images } = observed;
-  if (handover.phase !== 'idle' && handover.phase !== 'failsafe') return { do: 'wait', for: 'handover' };
+  if (handover.phase !== 'idle' && handover.phase !== 'failsafe') return during(observed, handover);
   const owner = handover.phase === 'idle' ? containers.find(({ id }) => id === handover.owner) : undefined;
   const leftover = containers.find((container) => container !== owner);
   if (leftover) return { do: 'remove', container: leftover };
@@ -58,4 +60,28 @@ export const plan = (observed: Observed): Plan => {
   if (owner?.release === release.id && owner.imageId === serviceOf(release).image.id)
     return { do: 'nothing' };
   return { do: images.includes(serviceOf(release).image.id) ? 'start' : 'install', release };
+};
+
+/**
+ * Another release is wanted than the one that is on its way. Before anything passed the candidate is sent away; later only
+ * who wants the prior back gets it back, and anything newer follows when this is over: two short handovers are safer
+ * than one turned round and another.
+ */
+const during = (
+  { target, containers }: Observed,
+  handover: Exclude<State, { phase: 'idle' | 'failsafe' }>,
+): Plan => {
+  const releaseOf = (id: string | null) => containers.find((container) => container.id === id)?.release;
+  const wanted = target?.release?.id;
+  const candidate = releaseOf(handover.candidate);
+  if (wanted === undefined || candidate === undefined || candidate === wanted)
+    return { do: 'wait', for: 'handover' };
+  const early = handover.phase === 'warming' || handover.phase === 'ready' || handover.phase === 'postponed';
+  const back =
+    handover.phase !== 'committed' && handover.failure === null && releaseOf(handover.prior) === wanted;
+  if (!early && !back) return { do: 'wait', for: 'handover' };
+  return {
+    do: 'abort',
+    failure: { code: 'SUPERSEDED', text: `${wanted} is wanted instead of ${candidate}` },
+  };
 };

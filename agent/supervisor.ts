@@ -8,12 +8,16 @@
 import { randomUUID } from 'node:crypto';
 import { Coordinator, type CoordinatorOptions, type Report } from '#agent/coordinator.ts';
 import { type ContainerSpec, type Engine, EngineError } from '#agent/engine.ts';
+import { AgentError } from '#agent/errors.ts';
+import { watchHealth } from '#agent/health.ts';
 import { ImageError, type ImageFetch, type Images } from '#agent/images/index.ts';
 import type { Journal } from '#agent/journal.ts';
 import { LIMITS } from '#agent/limits.ts';
 import type { Link } from '#agent/link.ts';
+import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
+import { policyOf } from '#agent/policy.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
 import { nowUs } from '#handover/native.ts';
 import type { Failure, Outcome } from '#handover/state.ts';
@@ -32,6 +36,8 @@ export interface SupervisorOptions {
   readonly device: string;
   /** Mounted into each app at `/run/midair`; holds the handover socket. */
   readonly runDirectory: string;
+  /** Mounted into each app at `LOCK_MOUNT`; holds the update lock. */
+  readonly locksDirectory: string;
   readonly engine: Engine;
   readonly images: Images;
   readonly memory: Journal<Memory>;
@@ -43,6 +49,7 @@ export interface SupervisorOptions {
 const MOUNT = '/run/midair';
 /** On an image or service: `fifo` asks for SCHED_FIFO for its control loop. */
 const REALTIME_LABEL = 'io.midair.realtime';
+const BLAMELESS = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED'];
 const IDLE: Current['update'] = { status: 'idle' };
 
 /** The stage that a report begins. */
@@ -76,6 +83,7 @@ export class Supervisor {
   #candidate: { id: string; release: Release } | null = null;
   #failures = 0;
   #interrupt = new AbortController();
+  readonly #closing = new AbortController();
   #wake: () => void = () => {};
   #news = false;
   #closed = false;
@@ -106,6 +114,9 @@ export class Supervisor {
     await this.#coordinator.start(
       new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id)),
     );
+    watchHealth(this.#options.engine.docker, this.#closing.signal, (id) =>
+      this.#coordinator.trouble(id, { code: 'UNHEALTHY', text: "the container's own health check failed" }),
+    );
     this.#tell();
     this.#running = this.#loop();
   }
@@ -133,6 +144,7 @@ export class Supervisor {
 
   async close(): Promise<void> {
     this.#closed = true;
+    this.#closing.abort();
     clearTimeout(this.#retry);
     this.#interrupt.abort();
     this.#poke();
@@ -200,9 +212,13 @@ export class Supervisor {
   /** @returns whether something was done, so that it is worth planning again at once */
   async #carryOut(next: Plan): Promise<boolean> {
     const { engine } = this.#options;
+    const coordinator = this.#coordinator;
     switch (next.do) {
       case 'wait':
       case 'nothing':
+        return false;
+      case 'abort':
+        coordinator.abort(next.failure);
         return false;
       case 'remove':
         if (next.container.running) await engine.fence(next.container.id);
@@ -210,11 +226,25 @@ export class Supervisor {
         this.#watched.delete(next.container.id);
         return true;
       case 'install':
-        await this.#install(next.release);
-        return true;
       case 'start':
-        await this.#start(next.release);
-        return false;
+        if (this.#isRefused(next.release)) return true;
+        if (next.do === 'install') await this.#install(next.release);
+        else await this.#start(next.release);
+        return next.do === 'install';
+    }
+  }
+
+  /** What cannot be obeyed is said before anything is fetched. */
+  #isRefused(release: Release): boolean {
+    try {
+      policyOf(serviceOf(release).labels);
+      return false;
+    } catch (error) {
+      const target = this.#options.memory.value.target?.release?.id;
+      if (!(error instanceof AgentError) || release.id !== target) throw error;
+      this.#fail(release, { code: error.code, text: error.message });
+      this.#tell();
+      return true;
     }
   }
 
@@ -241,8 +271,9 @@ export class Supervisor {
   }
 
   async #start(release: Release): Promise<void> {
-    const { engine, device, runDirectory } = this.#options;
+    const { engine, device, runDirectory, locksDirectory } = this.#options;
     const { image, labels } = serviceOf(release);
+    const policy = policyOf(labels);
     // What it may have been through before belongs to another update.
     if (this.#stage !== 'pull') {
       this.#stages.clear();
@@ -262,14 +293,17 @@ export class Supervisor {
         MIDAIR_IMAGE_ID: image.id,
       },
       labels: { 'io.midair.app': release.app, 'io.midair.release': release.id, 'io.midair.device': device },
-      mounts: [{ source: runDirectory, target: MOUNT }],
+      mounts: [
+        { source: runDirectory, target: MOUNT },
+        { source: locksDirectory, target: LOCK_MOUNT },
+      ],
       networkMode: 'none',
     };
     const { id } =
       labels[REALTIME_LABEL] === 'fifo' ? await this.#startRealtime(spec) : await engine.startContainer(spec);
     this.#candidate = { id, release };
     this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
-    this.#coordinator.update(id);
+    this.#coordinator.update(id, policy);
     this.#watch(id);
   }
 
@@ -353,8 +387,8 @@ export class Supervisor {
     this.#stage = null;
     this.#failures++;
     if (!release) return;
-    // An interrupted agent is not the release's fault: it is tried again.
-    const blamed = failure.code !== 'AGENT_RESTARTED' && release.id === target?.release?.id;
+    // Not the release's fault: it is tried again when it is wanted.
+    const blamed = !BLAMELESS.includes(failure.code) && release.id === target?.release?.id;
     if (blamed)
       memory.write({
         ...memory.value,

@@ -21,10 +21,23 @@ export const LIMITS = {
   otherGrantMsMax: 1_000,
   /** Killing and confirming takes milliseconds; the engine's own call, the last resort, takes seconds. */
   fenceMsMax: 10_000,
-  probationMs: 2_000,
-  /** Heartbeats of the owner, and how long their absence is borne (in probation). */
+  /** Heartbeats of the owner; and while it is mirrored to one that could take over: one a cycle of a 250 Hz loop. */
   snapIntervalMs: 20,
-  snapSilenceMsMax: 500,
+  watchedSnapIntervalMs: 4,
+  /** A held command does no harm for 100 ms: ten heartbeats may be missed, and a takeover still fits in. */
+  heartbeatMsMax: 40,
+  /** With nobody to take over a pause of the machine is borne; the controller's failsafe has acted by then. */
+  aloneSilenceMsMax: 500,
+  probationMs: 2_000,
+  /** The rate of a loop is known to a few in a hundred over 60 cycles of 250 Hz. */
+  rateWindowMs: 250,
+  /** One second of a 250 Hz loop, after which its code is compiled and warm. */
+  shadowCyclesMin: 250,
+  /** In the app's unit; the example's is the share of full thrust. */
+  divergenceMax: 0.1,
+  /** An app that holds the update lock is asked again each second, for ten minutes. */
+  lockRetryMs: 1_000,
+  lockMsMax: 600_000,
   /** The prior's own shutdown work before it is stopped anyway. */
   retireMsMax: 5_000,
   /** An app looks for the agent's socket five times a second; after the agent's death it is given ten tries. */

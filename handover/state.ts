@@ -14,6 +14,23 @@ export interface Failure {
   readonly code: string;
   readonly text: string;
 }
+/** The state that a release can take over (`reads`), and the one that it hands over (`writes`); from its HELLO. */
+export interface Versions {
+  readonly reads: readonly number[];
+  readonly writes: number;
+}
+/** What a release asks of its own update; agent/policy.ts reads it from its labels. */
+export interface Policy {
+  /** Cycles in the prior's shadow, each no further from the prior's output than `divergenceMax` (the app's unit). */
+  readonly shadowCyclesMin: number;
+  readonly divergenceMax: number;
+  /** While another could take over at once, who flies is fenced after this long without a heartbeat. */
+  readonly heartbeatMsMax: number;
+  /** How long it is watched before it owns for good; what it must keep up meanwhile. 0 and null: not judged. */
+  readonly probationMs: number;
+  readonly loopHzMin: number;
+  readonly errorMax: number | null;
+}
 export interface Pair {
   /** `null`: a first start, nobody owns anything yet. */
   readonly prior: AppId | null;
@@ -22,17 +39,29 @@ export interface Pair {
   readonly fenced: Readonly<Record<Role, boolean>>;
   /** Why the candidate is not to have it; `null` while all is well. */
   readonly failure: Failure | null;
+  /** `null` until it said HELLO. */
+  readonly speaks: Readonly<Record<Role, Versions | null>>;
+  readonly policy: Policy;
+  /** When who flies (`pilotOf` in transfer.ts) was last heard; no meaning while nobody is watched. */
+  readonly heardMs: number;
 }
 export interface Transfer extends Pair {
   readonly direction: Direction;
-  /** The one in hand. Those before it in RESOURCES are the candidate's, those after it the prior's. */
+  /** The one in hand. */
   readonly resource: Resource;
+  /** Still to pass after it, in this order: rotors last while their giver flies, first when it does not. */
+  readonly left: readonly Resource[];
 }
 
 export type State = { readonly epoch: number } & (
-  | { readonly phase: 'idle'; readonly owner: AppId | null }
-  | ({ readonly phase: 'warming' | 'ready'; readonly deadlineMs: number } & Pair)
-  | ({ readonly phase: 'releasing' | 'granting'; readonly deadlineMs: number } & Transfer)
+  | { readonly phase: 'idle'; readonly owner: AppId | null; readonly speaks: Versions | null }
+  | ({ readonly phase: 'warming'; readonly deadlineMs: number } & Pair)
+  /** PREPARE was sent. `untilMs`: it was postponed before, and is given up then. */
+  | ({ readonly phase: 'ready'; readonly deadlineMs: number; readonly untilMs?: number } & Pair)
+  /** Warm, and waiting for the app's update lock: asked again at `deadlineMs`, given up at `untilMs`. */
+  | ({ readonly phase: 'postponed'; readonly deadlineMs: number; readonly untilMs: number } & Pair)
+  | ({ readonly phase: 'releasing'; readonly deadlineMs: number } & Transfer)
+  | ({ readonly phase: 'granting'; readonly deadlineMs: number } & Transfer)
   | ({
       readonly phase: 'fencing';
       readonly who: Role;
@@ -40,7 +69,12 @@ export type State = { readonly epoch: number } & (
       readonly awaitsRelease: boolean;
       readonly deadlineMs: number;
     } & Transfer)
-  | ({ readonly phase: 'probation'; readonly deadlineMs: number; readonly heardMs: number } & Pair)
+  | ({
+      readonly phase: 'probation';
+      readonly deadlineMs: number;
+      /** Where the loop's rate is measured from. */
+      readonly loop: { readonly atMs: number; readonly cycles: number } | null;
+    } & Pair)
   | ({ readonly phase: 'committed'; readonly deadlineMs: number } & Pair)
   | { readonly phase: 'failsafe'; readonly failure: Failure }
 );
@@ -49,12 +83,17 @@ export type Event = { readonly atMs: number } & (
   | { readonly type: 'boot' }
   | { readonly type: 'tick' }
   /** A candidate's container was started. */
-  | { readonly type: 'update'; readonly candidate: AppId }
+  | { readonly type: 'update'; readonly candidate: AppId; readonly policy: Policy }
   | { readonly type: 'message'; readonly from: AppId; readonly message: AppMessage }
   /** Its connection closed; the process may live. */
   | { readonly type: 'gone'; readonly who: AppId }
   /** Confirmed dead: by a fence that was asked for, or by itself. */
   | { readonly type: 'dead'; readonly who: AppId }
+  /** Something is wrong with it that it did not say itself: the engine's health check, for one. */
+  | { readonly type: 'trouble'; readonly who: AppId; readonly failure: Failure }
+  /** Answers the effect `lock`: whether the update lock is ours now. */
+  | { readonly type: 'lock'; readonly taken: boolean }
+  /** The operator's, or a newer target state's. */
   | { readonly type: 'abort'; readonly failure: Failure }
 );
 
@@ -75,6 +114,8 @@ export type Effect =
   | { readonly do: 'fence'; readonly who: AppId }
   /** It may end by itself first; then as `fence`. */
   | { readonly do: 'stop'; readonly who: AppId }
+  /** Take the update lock, so that from here on no app can refuse the update; say `lock`. Given back at `settle`. */
+  | { readonly do: 'lock' }
   | { readonly do: 'mirror'; readonly from: AppId; readonly to: AppId }
   | { readonly do: 'failsafe'; readonly failure: Failure }
   | { readonly do: 'report'; readonly type: string; readonly text: string; readonly resource?: Resource }
@@ -87,6 +128,8 @@ export interface Config {
 }
 export type Step = [State, Effect[]];
 export type In<P extends State['phase']> = Extract<State, { phase: P }>;
+/** The candidate holds nothing yet. */
+export type Waiting = In<'warming' | 'ready' | 'postponed'>;
 export type Moving = In<'releasing' | 'granting' | 'fencing'>;
 
-export const initial: State = { phase: 'idle', epoch: 0, owner: null };
+export const initial: State = { phase: 'idle', epoch: 0, owner: null, speaks: null };

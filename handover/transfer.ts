@@ -1,12 +1,15 @@
 /**
- * Passing resources one at a time from a giver to a taker, and the ways in which an update ends.
+ * Passing resources one at a time from a giver to a taker: forward (prior to candidate) or in a hand-back.
  *
- * Invariant: a resource is granted only in `grant`, and `grant` is reached only after the giver's RELEASED of
- * this epoch, or with the giver confirmed dead.
+ * Invariants
+ * - A resource is granted only in `grant`, and `grant` is reached only after the giver's RELEASED of this resource, or
+ *   with the giver confirmed dead.
+ * - Rotors pass last while their giver flies, so that nothing waits behind them; first in a hand-back and when the
+ *   giver is dead, since everything else can wait for them.
  */
+import { idOf, nobody, pairOf, report, returned } from '#handover/ends.ts';
 import type { Resource } from '#handover/messages.ts';
 import type {
-  AppId,
   Config,
   Direction,
   Effect,
@@ -15,119 +18,93 @@ import type {
   Moving,
   Pair,
   Role,
+  State,
   Step,
   Transfer,
 } from '#handover/state.ts';
 
-// ---------------------------------------------------------------- start and end of an update
-
-export const report = (type: string, text: string, resource?: Resource): Effect =>
-  resource === undefined ? { do: 'report', type, text } : { do: 'report', type, text, resource };
-
-/** The candidate holds nothing: it is stopped, and the prior never noticed. */
-export const cancel = (state: In<'warming' | 'ready'>, failure: Failure): Step => {
-  const owner = state.fenced.prior ? null : state.prior;
-  return [
-    { phase: 'idle', epoch: state.epoch, owner },
-    [
-      { do: 'persist' },
-      { do: 'send', to: state.candidate, message: { type: 'REVOKE', epoch: state.epoch, ...failure } },
-      { do: 'stop', who: state.candidate },
-      { do: 'settle', outcome: { type: 'failed', owner, failure } },
-    ],
-  ];
-};
-
-/** The prior is gone for good. */
-export const retired = ({ epoch, candidate }: Pair & { epoch: number }): Step => [
-  { phase: 'idle', epoch, owner: candidate },
-  [{ do: 'persist' }, { do: 'settle', outcome: { type: 'updated', owner: candidate } }],
-];
-
-export const commit = (state: Pair & { epoch: number }, atMs: number, { limits }: Config): Step => {
-  const { epoch, prior, candidate, fenced } = state;
-  const owned: Effect = { do: 'send', to: candidate, message: { type: 'COMMIT', epoch, role: 'owner' } };
-  if (prior === null || fenced.prior) {
-    const [idle, effects] = retired(state);
-    return [idle, [...effects, owned]];
-  }
-  return [
-    { ...pairOf(state), phase: 'committed', epoch, deadlineMs: atMs + limits.retireMsMax },
-    [
-      { do: 'persist' },
-      owned,
-      { do: 'send', to: prior, message: { type: 'COMMIT', epoch, role: 'retired' } },
-      report('handover.committed', 'the candidate is the owner for good, the prior may go'),
-    ],
-  ];
-};
-
-const returned = (state: Moving): Step => {
-  const failure = state.failure ?? { code: 'ABORTED', text: 'the update was taken back' };
-  const revoke: Effect[] = state.fenced.candidate
-    ? []
-    : [
-        { do: 'send', to: state.candidate, message: { type: 'REVOKE', epoch: state.epoch, ...failure } },
-        { do: 'stop', who: state.candidate },
-      ];
-  return [
-    { phase: 'idle', epoch: state.epoch, owner: state.prior },
-    [
-      { do: 'persist' },
-      ...revoke,
-      { do: 'settle', outcome: { type: 'failed', owner: state.prior, failure } },
-    ],
-  ];
-};
-
-export const nobody = (state: Pair & { epoch: number }, failure: Failure): Step => {
-  const settled: Effect = { do: 'settle', outcome: { type: 'failed', owner: null, failure } };
-  if (state.prior === null) {
-    return [{ phase: 'idle', epoch: state.epoch, owner: null }, [{ do: 'persist' }, settled]];
-  }
-  return [
-    { phase: 'failsafe', epoch: state.epoch, failure },
-    [{ do: 'failsafe', failure }, { do: 'persist' }, settled],
-  ];
-};
-
-// ---------------------------------------------------------------- the transfer
-
-export const pairOf = ({ prior, candidate, fenced, failure }: Pair): Pair => ({
-  prior,
-  candidate,
-  fenced,
-  failure,
-});
 export const giverOf = (direction: Direction): Role => (direction === 'forward' ? 'prior' : 'candidate');
 export const takerOf = (direction: Direction): Role => (direction === 'forward' ? 'candidate' : 'prior');
-/** Only asked of a role that is not fenced, and a missing prior counts as fenced. */
-export const idOf = (pair: Pair, role: Role): AppId => {
-  const id = pair[role];
-  if (id === null) throw new Error(`invariant: there is no ${role}`);
-  return id;
+export const otherThan = (role: Role): Role => (role === 'prior' ? 'candidate' : 'prior');
+const rotorsOf = ({ resources }: Config): Resource | undefined => resources.at(-1);
+
+/**
+ * Who flies and is watched for it. `null`: nobody is, because the rotors are in hand (which has a deadline of its own),
+ * nobody waits to take over, or there is no update.
+ */
+export const pilotOf = (state: State, config: Config): Role | null => {
+  switch (state.phase) {
+    case 'ready':
+    case 'postponed':
+      return state.fenced.prior ? null : 'prior';
+    case 'releasing':
+    case 'granting': {
+      const rotors = rotorsOf(config);
+      if (rotors === undefined || state.resource === rotors) return null;
+      return state.left.includes(rotors) ? giverOf(state.direction) : takerOf(state.direction);
+    }
+    case 'probation':
+      return 'candidate';
+    case 'idle':
+    case 'warming':
+    case 'fencing':
+    case 'committed':
+    case 'failsafe':
+      return null;
+  }
 };
+
+// ---------------------------------------------------------------- what passes, in which order
+
+/** In hand and then left: all of `which`, in the order in which they would pass forward, or rotors first. */
+const order = (
+  which: readonly Resource[],
+  rotorsLast: boolean,
+  { resources }: Config,
+): Pick<Transfer, 'resource' | 'left'> => {
+  const chosen = resources.filter((resource) => which.includes(resource));
+  const [resource, ...left] = rotorsLast ? chosen : chosen.reverse();
+  if (resource === undefined) throw new Error('invariant: nothing is to pass');
+  return { resource, left };
+};
+const passed = ({ resource, left }: Transfer, { resources }: Config): Resource[] =>
+  resources.filter((one) => one !== resource && !left.includes(one));
+
+/** Everything to the candidate. At a first start the prior is missing, and nobody flies: nothing is urgent. */
+export const forward = (pair: Pair, config: Config): Transfer => ({
+  ...pairOf(pair),
+  direction: 'forward',
+  ...order(config.resources, pair.prior === null || !pair.fenced.prior, config),
+});
+/** Everything back to the prior. */
+export const handback = (pair: Pair, config: Config): Transfer => ({
+  ...pairOf(pair),
+  direction: 'handback',
+  ...order(config.resources, false, config),
+});
+/** What has passed, and the one in hand, the other way. */
+const turned = (state: Transfer, config: Config): Transfer => ({
+  ...pairOf(state),
+  direction: state.direction === 'forward' ? 'handback' : 'forward',
+  ...order([state.resource, ...passed(state, config)], false, config),
+});
+
+// ---------------------------------------------------------------- one resource
 
 const releaseMsMax = (resource: Resource, { limits }: Config): number =>
   resource === 'rotors' ? limits.rotorReleaseMsMax : limits.otherReleaseMsMax;
 
 /** Starts to pass one resource: ask the giver for it or, if the giver is dead, grant it. */
 export const pass = (transfer: Transfer & { epoch: number }, atMs: number, config: Config): Step => {
-  const { direction, resource } = transfer;
+  const { direction, resource, left } = transfer;
   const giver = giverOf(direction);
   const epoch = transfer.epoch + 1;
   if (transfer.fenced[giver]) {
-    const [state, effects] = grant(
-      { ...transfer, epoch },
-      transfer.prior === null ? 'start' : 'snap',
-      atMs,
-      config,
-    );
-    return [state, [{ do: 'persist' }, ...effects]];
+    return grant({ ...transfer, epoch }, transfer.prior === null ? 'start' : 'snap', atMs, config, true);
   }
   const waitMs = releaseMsMax(resource, config);
   return [
-    { ...pairOf(transfer), phase: 'releasing', epoch, direction, resource, deadlineMs: atMs + waitMs },
+    { ...pairOf(transfer), phase: 'releasing', epoch, direction, resource, left, deadlineMs: atMs + waitMs },
     [
       { do: 'persist' },
       {
@@ -140,58 +117,71 @@ export const pass = (transfer: Transfer & { epoch: number }, atMs: number, confi
   ];
 };
 
-export const grant = (
+/** @param fresh the epoch is not durable yet: it was not asked for under it */
+const grant = (
   transfer: Transfer & { epoch: number },
   from: 'release' | 'snap' | 'start',
   atMs: number,
   { limits }: Config,
+  fresh: boolean,
 ): Step => {
-  const { epoch, direction, resource } = transfer;
+  const { epoch, direction, resource, left } = transfer;
   // At a first start nobody flies yet, and the link has to come up.
   const waitMs = resource === 'rotors' && from !== 'start' ? limits.rotorGrantMsMax : limits.otherGrantMsMax;
+  const message = { type: 'GRANT', epoch, resource, from } as const;
+  const effects: Effect[] = [{ do: 'send', to: idOf(transfer, takerOf(direction)), message }];
   return [
-    { ...pairOf(transfer), phase: 'granting', epoch, direction, resource, deadlineMs: atMs + waitMs },
-    [
-      {
-        do: 'send',
-        to: idOf(transfer, takerOf(direction)),
-        message: { type: 'GRANT', epoch, resource, from },
-      },
-    ],
+    { ...pairOf(transfer), phase: 'granting', epoch, direction, resource, left, deadlineMs: atMs + waitMs },
+    fresh ? [{ do: 'persist' }, ...effects] : effects,
   ];
 };
 
+/** The giver let go. An abort that came meanwhile gives it back at once, under an epoch of its own. */
+export const released = (state: In<'releasing'>, atMs: number, config: Config): Step => {
+  if (!isTakenBack(state)) return grant(state, 'release', atMs, config, false);
+  return grant({ ...turned(state, config), epoch: state.epoch + 1 }, 'release', atMs, config, true);
+};
+
 /** The resource in hand has arrived: the next one, or the end of the transfer. */
-export const arrived = (state: Moving, atMs: number, config: Config): Step => {
-  const at = config.resources.indexOf(state.resource);
-  const next = config.resources[state.direction === 'forward' ? at + 1 : at - 1];
-  const done = report(
-    'handover.granted',
-    `${takerOf(state.direction)} has the ${state.resource}`,
-    state.resource,
-  );
-  const [after, effects] =
-    next !== undefined
-      ? pass({ ...state, resource: next }, atMs, config)
+export const arrived = (state: In<'granting'>, atMs: number, config: Config): Step => {
+  const heardMs = state.resource === rotorsOf(config) ? atMs : state.heardMs;
+  const there = { ...state, heardMs };
+  const taker = takerOf(state.direction);
+  const done = report('handover.granted', `${taker} has the ${state.resource}`, state.resource);
+  const [next, ...left] = state.left;
+  const [after, effects] = isTakenBack(there)
+    ? pass({ ...turned(there, config), epoch: state.epoch }, atMs, config)
+    : next !== undefined
+      ? pass({ ...there, resource: next, left }, atMs, config)
       : state.direction === 'forward'
-        ? probation(state, atMs, config)
-        : returned(state);
+        ? probation(there, atMs)
+        : returned(there);
   // Reports come last: nothing that flies waits for them.
   return [after, [...effects, done]];
 };
 
-const probation = (state: Moving, atMs: number, { limits }: Config): Step => [
+/** On its way forward although it was aborted, and there is somebody to go back to. */
+const isTakenBack = ({ direction, failure, fenced }: Transfer): boolean =>
+  direction === 'forward' && failure !== null && !fenced.prior;
+
+/** The candidate owns everything; it is watched, and the prior follows in its shadow in case it has to go on. */
+export const probation = (state: Pair & { epoch: number }, atMs: number): Step => [
   {
     ...pairOf(state),
     phase: 'probation',
     epoch: state.epoch,
     heardMs: atMs,
-    deadlineMs: atMs + limits.probationMs,
+    loop: null,
+    deadlineMs: atMs + state.policy.probationMs,
   },
-  [{ do: 'persist' }],
+  state.prior === null || state.fenced.prior
+    ? [{ do: 'persist' }]
+    : [{ do: 'persist' }, { do: 'mirror', from: state.candidate, to: state.prior }],
 ];
 
-/** One side of a transfer failed. It is fenced; then the other side gets the resource in hand. */
+// ---------------------------------------------------------------- faults on the way
+
+/** One side of a transfer failed. It is fenced; then the other side gets what is to pass. */
 export const failed = (
   state: Moving,
   role: Role,
@@ -199,21 +189,20 @@ export const failed = (
   atMs: number,
   { limits }: Config,
 ): Step => {
-  const blamed = role === 'candidate' && state.failure === null ? { ...state, failure } : state;
   const pending = state.phase === 'fencing' && state.who !== role;
   const effects: Effect[] = [report('handover.fault', `${role}: ${failure.text}`, state.resource)];
   if (!state.fenced[role]) effects.unshift({ do: 'fence', who: idOf(state, role) });
-  if (pending) {
-    // Both failed at once: the second is fenced too, and the first's confirmation finds nobody to grant to.
-    return [blamed, effects];
-  }
+  // Both failed at once: the second is fenced too, and the first's confirmation finds nobody to grant to.
+  if (pending) return [role === 'candidate' ? blamed(state, failure) : state, effects];
   return [
     {
-      ...pairOf(blamed),
+      // Without the prior there is no going back: what was aborted goes on.
+      ...pairOf(role === 'candidate' ? blamed(state, failure) : { ...state, failure: null }),
       phase: 'fencing',
       epoch: state.epoch,
       direction: state.direction,
       resource: state.resource,
+      left: state.left,
       who: role,
       awaitsRelease: state.phase === 'releasing' && role === takerOf(state.direction),
       deadlineMs: atMs + limits.fenceMsMax,
@@ -221,18 +210,24 @@ export const failed = (
     effects,
   ];
 };
+const blamed = <S extends Pair>(state: S, failure: Failure): S =>
+  state.failure === null ? { ...state, failure } : state;
 
 /** A fence is confirmed: towards whoever is left. */
 export const resolve = (state: In<'fencing'>, atMs: number, config: Config): Step => {
   const { who, fenced } = state;
-  const other: Role = who === 'prior' ? 'candidate' : 'prior';
+  const other = otherThan(who);
   if (!fenced[who]) return [state, []];
   if (fenced[other]) {
     return nobody(state, state.failure ?? { code: 'BOTH_LOST', text: 'prior and candidate are dead' });
   }
   if (state.awaitsRelease) {
-    const waitMs = releaseMsMax(state.resource, config);
-    return [{ ...state, deadlineMs: atMs + waitMs }, []];
+    return [{ ...state, deadlineMs: atMs + releaseMsMax(state.resource, config) }, []];
   }
-  return pass({ ...state, direction: other === 'candidate' ? 'forward' : 'handback' }, atMs, config);
+  const { epoch, direction, resource, left } = state;
+  const towards =
+    takerOf(direction) === other
+      ? { ...pairOf(state), direction, ...order([resource, ...left], false, config) }
+      : turned(state, config);
+  return pass({ ...towards, epoch }, atMs, config);
 };

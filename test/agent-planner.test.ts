@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import { type Observed, plan } from '#agent/planner.ts';
+import { policyOf } from '#agent/policy.ts';
 import type { Release } from '#fleet/protocol.ts';
 
 const digest = (n: number) => `sha256:${String(n).repeat(64)}`;
@@ -20,7 +21,7 @@ const calm: Observed = {
   target: null,
   containers: [],
   images: [],
-  handover: { phase: 'idle', epoch: 3, owner: null },
+  handover: { phase: 'idle', epoch: 3, owner: null, speaks: null },
   failed: null,
   good: null,
 };
@@ -30,10 +31,35 @@ const flying = (n: number): Observed => ({
   target: target(n),
   containers: [container(n)],
   images: [digest(n)],
-  handover: { phase: 'idle', epoch: 3, owner: `c${n}` },
+  handover: { phase: 'idle', epoch: 3, owner: `c${n}`, speaks: null },
   good: release(n),
 });
 const failure = { code: 'DIED', text: 'its process ended' };
+
+/** v1 hands over to v`n`. */
+const moving = (
+  n: number,
+  phase: 'warming' | 'releasing' = 'warming',
+  failed: typeof failure | null = null,
+): Observed => ({
+  ...flying(1),
+  target: target(n),
+  containers: [container(1), container(n)],
+  handover: {
+    epoch: 3,
+    prior: 'c1',
+    candidate: `c${n}`,
+    fenced: { prior: false, candidate: false },
+    failure: failed,
+    speaks: { prior: null, candidate: null },
+    policy: policyOf({}),
+    heardMs: 0,
+    deadlineMs: 1,
+    ...(phase === 'warming'
+      ? { phase }
+      : { phase, direction: 'forward', resource: 'camera', left: ['rotors'] }),
+  },
+});
 
 test.each<[string, Observed, object]>([
   ['waits for a first target', calm, { do: 'wait', for: 'target' }],
@@ -54,21 +80,25 @@ test.each<[string, Observed, object]>([
     { ...flying(1), target: target(2), images: [digest(1), digest(2)] },
     { do: 'start', release: release(2) },
   ],
+  ['never acts during a handover', moving(2), { do: 'wait', for: 'handover' }],
   [
-    'never acts during a handover',
-    {
-      ...flying(1),
-      target: target(2),
-      handover: {
-        phase: 'warming',
-        epoch: 3,
-        prior: 'c1',
-        candidate: 'c2',
-        fenced: { prior: false, candidate: false },
-        failure: null,
-        deadlineMs: 1,
-      },
-    },
+    'sends a candidate away that is not wanted any more',
+    { ...moving(2), target: target(3) },
+    { do: 'abort', failure: { code: 'SUPERSEDED', text: 'v3 is wanted instead of v2' } },
+  ],
+  [
+    'lets a transfer end before the next update',
+    { ...moving(2, 'releasing'), target: target(3) },
+    { do: 'wait', for: 'handover' },
+  ],
+  [
+    'turns a transfer round to what flew before',
+    { ...moving(2, 'releasing'), target: target(1, 4) },
+    { do: 'abort', failure: { code: 'SUPERSEDED', text: 'v1 is wanted instead of v2' } },
+  ],
+  [
+    'turns it round once',
+    { ...moving(2, 'releasing', failure), target: target(1, 4) },
     { do: 'wait', for: 'handover' },
   ],
   [

@@ -13,7 +13,9 @@ import { WebSocket } from 'ws';
 import { Coordinator, type Report } from '#agent/coordinator.ts';
 import { createDevices, type Devices } from '#agent/devices.ts';
 import { type Journal, openJournal } from '#agent/journal.ts';
+import { createLock } from '#agent/lock.ts';
 import { createLog } from '#agent/log.ts';
+import { policyOf } from '#agent/policy.ts';
 import { SimClient } from '#cli/sim-client.ts';
 import { RESOURCES } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
@@ -117,6 +119,7 @@ export class Bench {
         stop: (id) => end(id, 'SIGTERM'),
       },
       resources: RESOURCES,
+      lock: createLock(join(this.directory, 'locks')),
       log: createLog('bench', 'silent'),
       onReport: (report) => {
         this.reports.push(report);
@@ -146,7 +149,7 @@ export class Bench {
 
   /** Starts a version as the candidate. */
   start(release: string, overlay?: string): Version {
-    this.coordinator.update(release);
+    this.coordinator.update(release, policyOf({}));
     const child = spawn(process.execPath, [join(this.tree(overlay), 'main.ts')], {
       env: {
         PATH: process.env.PATH,

@@ -10,6 +10,8 @@ import { Coordinator, type Processes, type Report } from '#agent/coordinator.ts'
 import { createDevices } from '#agent/devices.ts';
 import { openJournal } from '#agent/journal.ts';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
+import { createLock } from '#agent/lock.ts';
+import { policyOf } from '#agent/policy.ts';
 import { Board } from '#handover/conform/board.ts';
 import { initial, type Outcome, type State } from '#handover/state.ts';
 import { subjects } from './conform-kit.ts';
@@ -60,6 +62,7 @@ const setUp = async () => {
     devices,
     processes,
     resources: ['rotors'],
+    lock: createLock(`${path}/locks`),
     log: pino({ level: 'silent' }),
     onReport: (report) => reports.push(report),
     onSettle: (outcome) => outcomes.push(outcome),
@@ -68,7 +71,7 @@ const setUp = async () => {
   await coordinator.start(new Set());
 
   const start = (id: string, [file = '', ...args]: string[]): void => {
-    coordinator.update(id);
+    coordinator.update(id, { ...policyOf({}), shadowCyclesMin: 0 });
     const child = spawn(file, args, {
       env: { ...process.env, MIDAIR_SOCKET: `${path}/s`, MIDAIR_APP: 'hover', MIDAIR_RELEASE: id },
       stdio: ['ignore', 'ignore', process.env.MIDAIR_TEST_VERBOSE ? 'inherit' : 'ignore'],
@@ -104,14 +107,14 @@ test('TypeScript hands the rotors to Python and gets them back: no byte lost or 
 
   // And for good.
   start('v4', subjects.typescript());
-  expect(await settled(4), told()).toEqual({ type: 'updated', owner: 'v4' });
+  expect(await settled(4), told()).toEqual({ type: 'updated', owner: 'v4', speaks: { reads: [1], writes: 1 } });
   await until('the second has ended', () => !has('v2'));
 
   // TypeScript to Python and back by a hand-back, the other way round.
   start('v5', subjects.python());
   await until('the fifth flies', () => coordinator.state.phase === 'probation', 30_000);
   coordinator.abort({ code: 'OPERATOR', text: 'the operator took it back' });
-  expect(await settled(5), told()).toMatchObject({ type: 'failed', owner: 'v4' });
+  expect(await settled(5), told()).toMatchObject({ type: 'failed', owner: 'v4', speaks: { reads: [1], writes: 1 } });
 
   board.pause(true);
   await until('all is answered', () => board.last.n === board.inputs);
@@ -119,6 +122,6 @@ test('TypeScript hands the rotors to Python and gets them back: no byte lost or 
   // One epoch a step, each seen by the board in its turn: start, V2, V3, back, V4, V5, back.
   expect(board.firsts.map(({ epoch }) => epoch)).toEqual([1, 2, 3, 4, 5, 6, 7]);
   expect(board.last.seq).toBe(board.inputs);
-  expect(coordinator.state).toEqual({ phase: 'idle', epoch: 7, owner: 'v4' });
+  expect(coordinator.state).toEqual({ phase: 'idle', epoch: 7, owner: 'v4', speaks: { reads: [1], writes: 1 } });
   expect(told()).not.toMatch(/fault|stale|failsafe/);
 }, 120_000);
