@@ -16,6 +16,10 @@ export const BOUNDS = {
   reconnectMs: 200,
   /** SHADOW follows its OFFER at once, and does not come at a first start. */
   mirrorWaitMs: 100,
+  /** A candidate that has not settled in so many times the cycles asked for will not. */
+  shadowCyclesFactor: 8,
+  /** A heartbeat follows each command; without one it follows after so many intervals. */
+  snapIntervalsMax: 2,
   /** Low among the real-time priorities: above ordinary work, below the kernel's own threads. */
   fifoPriority: 10,
   /** Lines of one GRANT: 64 x 250 descriptors is beyond what one process may open. */

@@ -21,6 +21,7 @@ import {
 import { Mirror } from '#handover/mirror.ts';
 import { isNativeError } from '#handover/native.ts';
 import { setFifo } from '#handover/realtime.ts';
+import { DivergedError, type ShadowBounds } from '#handover/shadow.ts';
 import { type AgentSocket, type Holders, type Message, Steps, textOf } from '#handover/steps.ts';
 
 export interface Readiness {
@@ -44,10 +45,18 @@ export interface JoinOptions {
    * Runs the control loop in the prior's shadow until it is good enough to take over; then READY is sent. The mirror
    * goes on until the rotors are granted. `mirror.available` is false at a first start: there is nothing to follow.
    * @param signal the candidate is revoked, or the agent is gone
+   * @param bounds what the release asks for, see `ShadowJudge`; null where there is nothing to follow
    */
-  warmUp(mirror: Mirror, signal: AbortSignal): Promise<Readiness>;
+  warmUp(mirror: Mirror, signal: AbortSignal, bounds: ShadowBounds | null): Promise<Readiness>;
+  /**
+   * The successor flies and is in its probation; this one follows in its shadow, to be up to date should everything
+   * come back. The mirror ends when it does, or when the successor is the owner for good.
+   */
+  follow?(mirror: Mirror): void;
   /** The owner's heartbeat, each `LIMITS.snapIntervalMs`; by default the rotors holder's `snapshot()`. */
   snapshot?(): JsonObject;
+  /** Beside the heartbeat: control cycles so far, and, if known, how far from the setpoint in the app's own unit. */
+  health?(): { cycles: number; error?: number };
   /** It is ours for good. */
   onOwner?(): void;
   /** The successor has everything for good. When this settles, the agent is asked to stop this process. */
@@ -70,6 +79,11 @@ export class Session {
   #closed = false;
   #retry: NodeJS.Timeout | undefined;
   #heartbeat: NodeJS.Timeout | undefined;
+  /** Counts the series of heartbeats; the one that runs is the last. */
+  #series = 0;
+  #snapIntervalMs: number = LIMITS.snapIntervalMs;
+  /** Offered, and not granted yet. */
+  #candidate = false;
   #warming: AbortController | undefined;
   #mirror: Mirror | undefined;
   #onMirror: ((mirror: Mirror) => void) | undefined;
@@ -84,7 +98,11 @@ export class Session {
       warn: (text) => this.#log('warn', text),
       rotors: (turn) => {
         if (options.realtime === 'fifo' && turn !== 'owned' && turn !== 'leaving') setFifo(turn !== 'left');
-        if (turn === 'granting') this.#endShadow();
+        if (turn === 'granting') {
+          this.#candidate = false;
+          this.#endShadow();
+        }
+        if (turn === 'left') this.#snapIntervalMs = LIMITS.snapIntervalMs;
         if (turn !== 'next') this.#beat(turn === 'owned');
       },
     });
@@ -204,7 +222,7 @@ export class Session {
     closeAll(descriptors.values());
     switch (message.type) {
       case 'OFFER':
-        if (message.role === 'candidate') void this.#warmUp(message.epoch, socket);
+        if (message.role === 'candidate') void this.#warmUp(message, socket);
         return;
       case 'PREPARE':
         this.#send({ type: 'READY', epoch: message.epoch, ...this.#readiness });
@@ -225,30 +243,36 @@ export class Session {
     }
   }
 
-  #shadow({ role }: Message<'SHADOW'>, descriptors: Map<string, number>): void {
+  #shadow({ role, snapIntervalMs }: Message<'SHADOW'>, descriptors: Map<string, number>): void {
     const fd = descriptors.get('mirror');
-    const { rotors } = this.#options.holders;
+    const { follow, holders } = this.#options;
+    const { rotors } = holders;
     const source = role === 'source' && this.#steps.owns('rotors') ? rotors : undefined;
-    const taken = fd !== undefined && (role === 'shadow' || source?.mirror !== undefined);
+    const shadows = role === 'shadow' && (this.#candidate || (follow && !this.#steps.owns('rotors')));
+    const taken = fd !== undefined && (shadows || source?.mirror !== undefined);
     closeAll([...descriptors.values()].filter((other) => !taken || other !== fd));
     if (!taken) return;
     if (role === 'source') {
       source?.mirror?.(fd);
+      this.#snapIntervalMs = snapIntervalMs ?? LIMITS.snapIntervalMs;
+      this.#beat(true);
       return;
     }
     this.#mirror?.close();
     this.#mirror = new Mirror(fd);
-    this.#onMirror?.(this.#mirror);
+    if (this.#candidate) this.#onMirror?.(this.#mirror);
+    else follow?.call(this.#options, this.#mirror);
   }
 
-  async #warmUp(epoch: number, socket: AgentSocket): Promise<void> {
+  async #warmUp({ epoch, shadow }: Message<'OFFER'>, socket: AgentSocket): Promise<void> {
+    this.#candidate = true;
     this.#warming?.abort();
     const warming = new AbortController();
     this.#warming = warming;
     try {
       const mirror = this.#mirror ?? (await this.#mirrorSoon());
       for (const holder of Object.values(this.#options.holders)) await holder.rehearse?.();
-      const readiness = await this.#options.warmUp(mirror, warming.signal);
+      const readiness = await this.#options.warmUp(mirror, warming.signal, shadow ?? null);
       if (
         !Number.isSafeInteger(readiness.cycles) ||
         !(readiness.divergence >= 0 && readiness.divergence < Infinity)
@@ -259,7 +283,8 @@ export class Session {
       if (warming.signal.aborted || this.#socket !== socket) return;
       this.#send({ type: 'READY', epoch, ...this.#readiness });
     } catch (error) {
-      if (!warming.signal.aborted) this.fault('WARM_UP_FAILED', textOf(error));
+      const code = error instanceof DivergedError ? error.code : 'WARM_UP_FAILED';
+      if (!warming.signal.aborted) this.fault(code, textOf(error));
     }
   }
 
@@ -285,7 +310,9 @@ export class Session {
   }
 
   async #committed({ role, epoch }: Message<'COMMIT'>): Promise<void> {
+    this.#endShadow();
     if (role === 'owner') {
+      this.#snapIntervalMs = LIMITS.snapIntervalMs;
       this.#log('info', 'committed: the drone is ours', { epoch });
       this.#options.onOwner?.();
       return;
@@ -320,8 +347,25 @@ export class Session {
 
   #beat(on: boolean): void {
     clearInterval(this.#heartbeat);
-    this.#heartbeat = on ? setInterval(() => this.#snap(), LIMITS.snapIntervalMs) : undefined;
-    if (on) this.#snap();
+    this.#heartbeat = undefined;
+    const series = ++this.#series;
+    if (!on) return;
+    this.#snap();
+    const { rotors } = this.#options.holders;
+    if (this.#snapIntervalMs < LIMITS.snapIntervalMs && rotors?.tick !== undefined) void this.#pulse(series);
+    else this.#heartbeat = setInterval(() => this.#snap(), this.#snapIntervalMs);
+  }
+
+  /** Watched by one that may take over: a heartbeat after each command, when the state is fresh and the loop has time. */
+  async #pulse(series: number): Promise<void> {
+    const { rotors } = this.#options.holders;
+    while (series === this.#series && rotors?.mirroring === true) {
+      await rotors.tick?.(this.#snapIntervalMs * BOUNDS.snapIntervalsMax);
+      if (series === this.#series) this.#snap();
+    }
+    if (series !== this.#series) return;
+    this.#snapIntervalMs = LIMITS.snapIntervalMs;
+    this.#beat(true);
   }
 
   #snap(): void {
@@ -329,7 +373,8 @@ export class Session {
     // One that waits would only be older when it is read.
     if (this.#socket === undefined || this.#socket.queuedBytes > 0) return;
     const payload = this.#options.snapshot === undefined ? rotors?.snapshot?.() : this.#options.snapshot();
-    if (payload !== undefined) this.#send({ type: 'SNAP', epoch: this.#epoch, payload });
+    if (payload === undefined) return;
+    this.#send({ type: 'SNAP', epoch: this.#epoch, payload, ...this.#options.health?.() });
   }
 }
 

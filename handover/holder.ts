@@ -48,6 +48,8 @@ export interface Holder<P extends JsonObject = JsonObject> {
   tick?(withinMs: number): Promise<void>;
   /** Rotors only: mirror all input and output to this descriptor (taken over), instead of an earlier one. */
   mirror?(fd: number): void;
+  /** Rotors only: whether somebody still reads the mirror. */
+  readonly mirroring?: boolean;
 }
 
 export type HolderCode =

@@ -28,6 +28,10 @@ export class MirrorSource {
     this.#fd = fd;
   }
 
+  get open(): boolean {
+    return this.#open;
+  }
+
   record(kind: MirrorRecord['kind'], bytes: Uint8Array): void {
     if (!this.#open || bytes.length === 0) return;
     if (bytes.length > BOUNDS.mirrorRecordBytesMax) {

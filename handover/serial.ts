@@ -175,6 +175,10 @@ export class SerialLink implements Holder<RotorsPayload> {
     this.#source = new MirrorSource(fd);
   }
 
+  get mirroring(): boolean {
+    return this.#source?.open === true;
+  }
+
   descriptors(): readonly NamedDescriptor[] {
     return this.#fd === undefined ? [] : [{ name: 'rotors', fd: this.#fd }];
   }

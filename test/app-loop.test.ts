@@ -1,6 +1,6 @@
 /** The example app's control loop on its link: what comes in as bytes, what goes out, and the candidate's shadow of it. */
 import { describe, expect, it } from 'vitest';
-import { HOVER, LIMITS } from '#apps/drone/flight/limits.ts';
+import { HOVER } from '#apps/drone/flight/limits.ts';
 import { Loop } from '#apps/drone/flight/loop.ts';
 import { shadow } from '#apps/drone/flight/warmup.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
@@ -180,6 +180,8 @@ describe('the loop', () => {
 });
 
 describe('the shadow', () => {
+  const BOUNDS = { cyclesMin: 250, divergenceMax: 0.1 };
+
   /** A prior in flight; gives records as the mirror would, until `cycles` have gone by. */
   async function* mirrored(board: Board, cycles: number, change = (motors: number[]): number[] => motors) {
     const prior = new Writer({ systemId: 1, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
@@ -204,30 +206,36 @@ describe('the shadow', () => {
       loop,
       asMirror(mirrored(board, 300)),
       new AbortController().signal,
+      BOUNDS,
     );
-    expect(cycles).toBe(LIMITS.warmUpCycles);
+    expect(cycles).toBe(BOUNDS.cyclesMin);
     expect(divergence).toBeGreaterThan(0);
     expect(divergence).toBeLessThan(0.03);
     expect(board.commands.every(({ flags }) => flags === 7)).toBe(true);
   });
 
   it('sees that a prior does something else', async () => {
-    const other = mirrored(new Board(), 300, ([a = 0, b = 0, c = 0, d = 0]) => [a + 0.2, b - 0.2, c, d]);
-    const { divergence } = await shadow(new Loop(HOVER), asMirror(other), new AbortController().signal);
-    expect(divergence).toBeGreaterThan(0.1);
+    const other = mirrored(new Board(), 2_000, ([a = 0, b = 0, c = 0, d = 0]) => [a + 0.2, b - 0.2, c, d]);
+    const diverged = shadow(new Loop(HOVER), asMirror(other), new AbortController().signal, BOUNDS);
+    await expect(diverged).rejects.toThrow(
+      /up to 0\.1\d+ from the prior's, at cycle \d+, \d+ ms into the shadow; 0\.1\d+ at the end, at most 0\.1 is allowed/,
+    );
+    await expect(diverged).rejects.toMatchObject({ code: 'DIVERGED' });
   });
 
   it('ends when the mirror ends, and at once when there is no prior', async () => {
     const { signal } = new AbortController();
-    expect((await shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 40)), signal)).cycles).toBe(40);
-    const none = await shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 0), false), signal);
+    expect(
+      (await shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 40)), signal, BOUNDS)).cycles,
+    ).toBeLessThanOrEqual(40);
+    const none = await shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 0), false), signal, null);
     expect(none).toEqual({ cycles: 0, divergence: 0 });
   });
 
   it('stops when it is told to', async () => {
     const abort = new AbortController();
     abort.abort(new Error('revoked'));
-    const ended = shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 300)), abort.signal);
+    const ended = shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 300)), abort.signal, BOUNDS);
     await expect(ended).rejects.toThrow('revoked');
   });
 });

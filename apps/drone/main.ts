@@ -11,7 +11,7 @@ import { HOVER } from './flight/limits.ts';
 import { Loop } from './flight/loop.ts';
 import { createRotors } from './flight/rotors.ts';
 import { STATE_VERSION } from './flight/state.ts';
-import { shadow } from './flight/warmup.ts';
+import { follow, shadow } from './flight/warmup.ts';
 import { createPanel } from './panel/panel.ts';
 import { Telemetry } from './panel/telemetry.ts';
 import { Viewers } from './panel/viewers.ts';
@@ -42,12 +42,14 @@ const session = await join({
   socketPath,
   stateVersions: { reads: [STATE_VERSION], writes: STATE_VERSION },
   holders: { camera, listener, connections, rotors },
-  warmUp: async (mirror, signal) => {
-    const readiness = await shadow(loop, mirror, signal);
+  warmUp: async (mirror, signal, bounds) => {
+    const readiness = await shadow(loop, mirror, signal, bounds);
     // The first report would hold all samples of the warm-up, and be made by cold code, in flight.
     telemetry.rehearse();
     return readiness;
   },
+  follow: (mirror) => follow(loop, mirror),
+  health: () => ({ cycles: loop.cycles, ...(loop.offM === null ? {} : { error: loop.offM }) }),
   onOwner: () => log('flies'),
   onRetire: () => log('retires'),
   log: (level, line, data) => log(`${level}: ${line}${data === undefined ? '' : ` ${JSON.stringify(data)}`}`),

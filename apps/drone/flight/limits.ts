@@ -82,8 +82,6 @@ export const LIMITS = {
   /** A state handed over: bound on what is accepted. */
   stateValueMax: 1e9,
 
-  /** Cycles in shadow before READY: one second of flight, after which the loop's code is compiled and warm. */
-  warmUpCycles: 250,
   /** Outputs of the prior kept for comparison: 100 ms, far more than the mirror's own delay. */
   warmUpOutputs: 25,
 } as const;

@@ -9,7 +9,7 @@ import { type Fields, type Frame, MAV, Parser, Writer } from 'midair/handover/ma
 import { type ControllerState, dtOf, START, step } from './control.ts';
 import { type Heard, SILENCE } from './estimator.ts';
 import { LIMITS, type Setpoint } from './limits.ts';
-import type { Motors, Vector } from './vectors.ts';
+import { type Motors, subtract, type Vector } from './vectors.ts';
 
 const SYSTEM_ID = 1;
 const DISARMED = MAV.MODE_FLAG_CUSTOM_MODE_ENABLED;
@@ -65,6 +65,12 @@ export class Loop {
   }
   get cycles(): number {
     return this.#cycles;
+  }
+
+  /** Metres from where it is to be; null until it knows where it is. */
+  get offM(): number | null {
+    const { target, estimate } = this.#state;
+    return estimate.position === null ? null : Math.hypot(...subtract(target, estimate.position));
   }
 
   cursor(): Cursor {

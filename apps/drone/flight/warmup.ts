@@ -1,88 +1,93 @@
 /**
  * A candidate's first second: it flies in the prior's shadow, on the same bytes, and compares.
  *
- * Invariant: writes nowhere. Ready means: as many cycles as asked ran through the very code that will fly (so it is
- * loaded and compiled), and the outputs were laid beside the prior's. The shadow goes on until the mirror ends.
+ * Invariant: writes nowhere. Ready means: as many cycles in a row as the release asks for ran through the very code that
+ * will fly (so it is loaded and compiled), each close to what the prior commanded. The shadow goes on until the mirror ends.
  */
-import type { Mirror, MirrorRecord } from 'midair/handover';
+import { type Mirror, type MirrorRecord, type ShadowBounds, ShadowJudge } from 'midair/handover';
 import { Parser } from 'midair/handover/mavlink';
 import { LIMITS } from './limits.ts';
 import type { Loop } from './loop.ts';
 
 export interface Warmth {
   cycles: number;
-  /** Root mean square of the difference to the prior's motor commands, 0..1, over the second half; 1 if none could be compared. */
+  /** Largest distance to the prior's motor commands in these cycles, root mean square of the four, 0..1 of full thrust. */
   divergence: number;
 }
 
 /** What both said for the same IMU sample; whichever comes first waits for the other. */
 export class Comparison {
   readonly #waiting = new Map<number, readonly number[]>();
-  #squares = 0;
-  #values = 0;
 
-  add(imuUs: number, motors: readonly number[]): void {
+  /** @returns how far the two are apart in this cycle; null as long as only one has spoken */
+  add(imuUs: number, motors: readonly number[]): number | null {
     const other = this.#waiting.get(imuUs);
     if (other === undefined) {
       this.#waiting.set(imuUs, motors);
       // Insertion order: the oldest goes first. A record that the mirror dropped is never waited for.
       if (this.#waiting.size > LIMITS.warmUpOutputs)
         this.#waiting.delete(this.#waiting.keys().next().value ?? 0);
-      return;
+      return null;
     }
     this.#waiting.delete(imuUs);
-    for (let i = 0; i < 4; i += 1) this.#squares += ((motors[i] as number) - (other[i] as number)) ** 2;
-    this.#values += 4;
-  }
-
-  get divergence(): number {
-    return this.#values === 0 ? 1 : Math.min(1, Math.sqrt(this.#squares / this.#values));
-  }
-  restart(): void {
-    this.#squares = 0;
-    this.#values = 0;
+    let squares = 0;
+    for (let i = 0; i < 4; i += 1) squares += ((motors[i] as number) - (other[i] as number)) ** 2;
+    return Math.sqrt(squares / 4);
   }
 }
 
 /**
- * @param loop the one that will fly; until then it sends into the comparison
- * @returns once `cyclesMin` cycles were flown, or at once if there is no prior to shadow, or when the mirror ended
- * @throws the reason of `signal`
+ * @param loop   the one that will fly; until then it sends into the comparison
+ * @param bounds what the release asks for; null: there is nothing to be measured against
+ * @returns once it is ready, at once if there is no prior to shadow, or when the mirror ended
+ * @throws the reason of `signal`; DivergedError if it never comes close enough to the prior
  */
 export const shadow = async (
   loop: Loop,
   mirror: Mirror,
   signal: AbortSignal,
-  cyclesMin: number = LIMITS.warmUpCycles,
+  bounds: ShadowBounds | null,
 ): Promise<Warmth> => {
+  if (!mirror.available || bounds === null) return { cycles: 0, divergence: 0 };
   const comparison = new Comparison();
+  const judge = new ShadowJudge(bounds);
   const prior = new Parser();
-  const first = loop.cycles;
+  const startMs = performance.now();
+  let ready = false;
+  let judging = true;
+  const compare = (imuUs: number, motors: readonly number[]) => {
+    const divergence = comparison.add(imuUs, motors);
+    if (judging && !ready && divergence !== null) ready = judge.add(divergence, performance.now() - startMs);
+  };
   loop.output = {
     epoch: 0,
     send: (_frame, answersUs, motors) => {
-      if (answersUs !== null && motors !== null) comparison.add(answersUs, motors);
+      if (answersUs !== null && motors !== null) compare(answersUs, motors);
     },
   };
   const take = ({ kind, bytes }: MirrorRecord) => {
     if (kind === 'in') return loop.read(bytes);
     for (const frame of prior.read(bytes)) {
-      if (frame.name === 'HIL_ACTUATOR_CONTROLS')
-        comparison.add(frame.fields.time_usec, frame.fields.controls);
+      if (frame.name === 'HIL_ACTUATOR_CONTROLS') compare(frame.fields.time_usec, frame.fields.controls);
     }
   };
-
-  let halfway = false;
   for await (const record of mirror) {
     signal.throwIfAborted();
     take(record);
-    const cycles = loop.cycles - first;
-    if (!halfway && cycles >= cyclesMin / 2) {
-      halfway = true;
-      comparison.restart();
-    }
-    if (cycles >= cyclesMin) break;
+    if (ready) break;
   }
+  judging = false;
   mirror.onRecord(take);
-  return { cycles: loop.cycles - first, divergence: mirror.available ? comparison.divergence : 0 };
+  return judge.readiness;
+};
+
+/** The successor flies; this one goes on in its shadow from where it stopped, so that it could go on flying. */
+export const follow = (loop: Loop, mirror: Mirror): void => {
+  const { state, sequence } = loop.cursor();
+  // The beginning of a frame that it had read went to the successor.
+  loop.resume(state, sequence);
+  loop.output = { epoch: 0, send: () => undefined };
+  mirror.onRecord(({ kind, bytes }) => {
+    if (kind === 'in') loop.read(bytes);
+  });
 };
