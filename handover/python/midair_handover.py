@@ -166,6 +166,20 @@ _COMMON = {
     'fds': lambda value: isinstance(value, list) and len(value) <= DESCRIPTORS_MAX and all(map(_name, value)),
 }
 _RESOURCE = {'resource': _one_of(*RESOURCES)}
+
+
+def _measure(value: Any) -> bool:
+    return not isinstance(value, bool) and 0 <= value < math.inf
+
+
+_BOUNDS = {'cyclesMin': _whole, 'divergenceMax': _measure}
+_SIGNING = {'key': _name, 'linkId': _whole, 'lastTimestamp': _whole}
+# Fields that may be missing, in any message.
+_OPTIONAL: Dict[str, Callable[[Any], bool]] = {
+    'shadow': lambda value: all(name in value and holds(value[name]) for name, holds in _BOUNDS.items()),
+    'snapIntervalMs': lambda value: _measure(value) and 1 <= value <= SNAP_INTERVAL_S * 1000,
+    'signing': lambda value: all(name in value and holds(value[name]) for name, holds in _SIGNING.items()),
+}
 _FIELDS: Dict[str, Dict[str, Callable[[Any], bool]]] = {
     'OFFER': {'role': _one_of('owner', 'candidate')},
     'SHADOW': {'role': _one_of('source', 'shadow')},
@@ -204,6 +218,13 @@ def parse_agent_message(line: bytes) -> Dict[str, Any]:
     for field, holds in {**_COMMON, **_FIELDS[kind]}.items():
         try:
             good = field in message and holds(message[field])
+        except TypeError:
+            good = False
+        if not good:
+            raise ProtocolError('INVALID_MESSAGE', f'{kind}.{field}')
+    for field, holds in _OPTIONAL.items():
+        try:
+            good = message.get(field) is None or holds(message[field])
         except TypeError:
             good = False
         if not good:
@@ -443,6 +464,10 @@ class MirrorSource:
             self.close()
             return b''
 
+    @property
+    def open(self) -> bool:
+        return self._fd is not None
+
     def close(self) -> None:
         fd, self._fd = self._fd, None
         if fd is not None:
@@ -493,10 +518,13 @@ class Mirror:
 
 class Grant:
     """`origin`: 'release' (the prior's own words), 'snap' (its last heartbeat: it died) or 'start' (`payload` is None).
-    `descriptors`: by name, the holder's from here on."""
+    `descriptors`: by name, the holder's from here on. `signing`: rotors only, where the device signs its link: `key`
+    (base64), `linkId`, `lastTimestamp` (10 us since 2015); every frame is to be later, by 1 at least."""
 
-    def __init__(self, origin: str, payload: Optional[Dict[str, Any]], descriptors: Dict[str, int], epoch: int):
+    def __init__(self, origin: str, payload: Optional[Dict[str, Any]], descriptors: Dict[str, int], epoch: int,
+                 signing: Optional[Dict[str, Any]] = None):
         self.origin, self.payload, self.descriptors, self.epoch = origin, payload, descriptors, epoch
+        self.signing = signing
 
 
 class Holder:
@@ -528,6 +556,10 @@ class Holder:
         """Rotors only: mirror all input and output to this descriptor (taken over): see MirrorSource."""
         os.close(fd)
 
+    def mirroring(self) -> bool:
+        """Rotors only: whether somebody still reads the mirror."""
+        return False
+
 
 class Answer:
     """A holder's answer to one step. The first call counts; after the step was given up none does."""
@@ -557,20 +589,26 @@ class Session:
     reads, writes versions of the rotors' `state` that this release can take over, and the one that it hands over
     holders       a Holder for each resource that this app can own
     warm_up       `warm_up(mirror, ready)`: follow the prior until good enough, then `ready(cycles, divergence)`;
-                  `mirror.available` is False at a first start. After a revocation `ready` does nothing
-    snapshot      the owner's heartbeat payload, every `SNAP_INTERVAL_S` while it holds the rotors
+                  `mirror.available` is False at a first start. After a revocation `ready` does nothing. What the release
+                  asks for is in `shadow_bounds`: so many cycles in a row, each within `divergenceMax` of the prior
+    follow        `follow(mirror)`: the successor flies and is in its probation; keep up to date, and send nothing
+    snapshot      the owner's heartbeat payload, every `SNAP_INTERVAL_S` while it holds the rotors, or as often as the agent asks
+    health        beside it: `{'cycles': so far, 'error': distance to the setpoint, if known}`
     on_retire     the successor has everything for good; when it returns the agent is asked to stop this process
     on_revoked    this candidate gets nothing and is about to be stopped; by default the process exits
     """
 
     def __init__(self, loop: Loop, *, app: str, release: str, socket_path: str, reads: List[int], writes: int,
                  holders: Dict[str, Holder], warm_up: Callable[[Mirror, Callable[[int, float], None]], None],
+                 follow: Optional[Callable[[Mirror], None]] = None,
                  snapshot: Callable[[], Optional[Dict[str, Any]]] = lambda: None,
+                 health: Callable[[], Dict[str, Any]] = dict,
                  on_owner: Callable[[], None] = lambda: None, on_retire: Callable[[], None] = lambda: None,
                  on_revoked: Callable[[str, str], None] = lambda code, text: sys.exit(0),
                  log: Callable[[str, str], None] = lambda level, text: None):
         self._loop, self._path, self._holders, self._warm_up = loop, socket_path, holders, warm_up
         self._identity = {'app': app, 'release': release, 'reads': reads, 'writes': writes}
+        self._follow, self._health = follow, health
         self._snapshot, self._on_owner, self._on_retire = snapshot, on_owner, on_retire
         self._on_revoked, self._log = on_revoked, log
         self.epoch = 0
@@ -586,6 +624,9 @@ class Session:
         self._begin: Optional[Callable[[Mirror], None]] = None  # a warm-up that waits for its mirror
         self._warming: Optional[object] = None
         self._readiness = {'cycles': 0, 'divergence': 0.0}
+        self._candidate = False  # offered, and not granted the rotors yet
+        self._interval = SNAP_INTERVAL_S
+        self.shadow_bounds: Optional[Dict[str, Any]] = None
 
     @property
     def connected(self) -> bool:
@@ -666,10 +707,11 @@ class Session:
             self._join(message, descriptors, continued)
             return
         if kind == 'SHADOW':
-            self._shadow(message['role'], descriptors)
+            self._shadow(message, descriptors)
             return
         close_all(descriptors.values())
         if kind == 'OFFER' and message['role'] == 'candidate':
+            self.shadow_bounds = message.get('shadow')
             self._offered(epoch)
         elif kind == 'PREPARE':
             self._send({'type': 'READY', 'epoch': epoch, **self._readiness})
@@ -684,23 +726,29 @@ class Session:
         elif kind == 'REVOKE':
             self._revoked(message['code'], message['text'])
 
-    def _shadow(self, role: str, descriptors: Dict[str, int]) -> None:
+    def _shadow(self, message: Dict[str, Any], descriptors: Dict[str, int]) -> None:
         fd = descriptors.pop('mirror', None)
         close_all(descriptors.values())
         if fd is None:
             return
-        if role == 'shadow':
+        flies = 'rotors' in self._held
+        if message['role'] == 'source' and flies:
+            self._holders['rotors'].mirror(fd)
+            self._interval = message.get('snapIntervalMs', SNAP_INTERVAL_S * 1000) / 1000
+            self._beat(True)
+        elif message['role'] == 'shadow' and (self._candidate or (self._follow is not None and not flies)):
             if self._mirror is not None:
                 self._mirror.close()
             self._mirror = Mirror(self._loop, fd)
             if self._begin is not None:
                 self._begin(self._mirror)
-        elif 'rotors' in self._held:
-            self._holders['rotors'].mirror(fd)
+            elif not self._candidate and self._follow is not None:
+                self._follow(self._mirror)
         else:
             os.close(fd)
 
     def _offered(self, epoch: int) -> None:
+        self._candidate = True
         token = self._warming = object()
 
         def begin(mirror: Mirror) -> None:
@@ -734,7 +782,9 @@ class Session:
         self._mirror = None
 
     def _committed(self, role: str, epoch: int) -> None:
+        self._end_shadow()
         if role == 'owner':
+            self._interval = SNAP_INTERVAL_S
             self._on_owner()
         elif self._held:
             self.fault('UNEXPECTED_MESSAGE', f'retired while holding {", ".join(self._held)}')
@@ -829,6 +879,8 @@ class Session:
                 outcome.append(delivered)
                 if delivered:
                     del self._held[resource]
+                    if resource == 'rotors':
+                        self._interval = SNAP_INTERVAL_S
                     holder.drop()
                     self._finish(step)
                 else:
@@ -870,6 +922,7 @@ class Session:
             close_all(step['descriptors'].values())
             raise HolderError('NO_HOLDER', f'this app has no use for the {resource}')
         if resource == 'rotors':
+            self._candidate = False
             self._end_shadow()
         step['renewed'], self._held[resource] = resource in self._held, epoch
 
@@ -885,12 +938,13 @@ class Session:
             close_all(step['descriptors'].values())
             holder.renew(epoch, answer)
         else:
-            holder.grant(Grant(step['from'], step['payload'], step['descriptors'], epoch), answer)
+            holder.grant(Grant(step['from'], step['payload'], step['descriptors'], epoch, step.get('signing')), answer)
 
     def _drop(self, resource: str) -> None:
         self._held.pop(resource, None)
         if resource == 'rotors':
             self._beat(False)
+            self._interval = SNAP_INTERVAL_S
         if resource in self._holders:
             self._holders[resource].drop()
         if self._step is not None and self._step['resource'] == resource:
@@ -905,13 +959,15 @@ class Session:
             self._snap()
 
     def _snap(self) -> None:
-        self._heartbeat = self._loop.later(SNAP_INTERVAL_S, self._snap)
+        if self._interval < SNAP_INTERVAL_S and not self._holders['rotors'].mirroring():
+            self._interval = SNAP_INTERVAL_S
+        self._heartbeat = self._loop.later(self._interval, self._snap)
         # One that waits would only be older when it is read.
         if self._socket is None or self._socket.queued_bytes > 0:
             return
         payload = self._snapshot()
         try:
             if payload is not None:
-                self._send({'type': 'SNAP', 'epoch': self.epoch, 'payload': payload})
+                self._send({'type': 'SNAP', 'epoch': self.epoch, 'payload': payload, **self._health()})
         except (ValueError, ProtocolError) as error:  # no JSON (a NaN), or too long for a line: no heartbeat, no crash
             self.fault('BAD_SNAPSHOT', str(error))

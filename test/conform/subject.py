@@ -86,6 +86,9 @@ class Rotors(Holder):
             self.source.close()
         self.source = MirrorSource(fd)
 
+    def mirroring(self):
+        return self.source is not None and self.source.open
+
     def read(self, events):
         try:
             chunk = os.read(self.fd, 4096)
