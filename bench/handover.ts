@@ -1,12 +1,15 @@
 /**
- * `npm run bench -- handover [--count N] [--json] [--trace]`: N handovers in flight, between two real containers, by the
- * real agent: V1 -> V2 -> V1 …
+ * `npm run bench -- handover [--count N] [--takeovers N] [--peers N] [--json] [--svg FILE] [--trace]`: handovers in flight,
+ * between two real containers, by the real agent; V1 killed and V1 stopped with V2 standing by; and what a user would
+ * do without Midair, on the same drone in the same run.
  *
- * Says p50, p99 and max of the gap that the flight controller saw, beside ordinary flight's in the same run: before
- * each handover, a span of the same length. Status 1 if a command was stale or doubled, a failsafe came, a frame
- * was lost or repeated, a socket closed, or a handover missed more than 3 cycles. `--trace` lists, for each handover,
+ * Says p50, p90, p99 and max of the gap that the flight controller saw, beside ordinary flight's in the same run: before
+ * each handover, a span of the same length. Status 1 if in a cooperative handover a command was stale or doubled, a failsafe
+ * came, a frame was lost or repeated, a socket closed, or one missed more than 3 cycles. `--trace` lists, for each handover,
  * the agent's events and the arrivals of commands, in ms from the rotors' RELEASE.
  */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { handoverSpan, handoverTimes } from '#cli/demo/flight-report.ts';
 import { PanelClient } from '#cli/demo/panel-client.ts';
@@ -14,14 +17,23 @@ import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/r
 import { Scope } from '#cli/demo/scope.ts';
 import { World } from '#cli/demo/world.ts';
 import { PERIOD_MS } from '#cli/limits.ts';
+import { PACKAGE_ROOT } from '#cli/paths.ts';
 import type { Judged } from '#cli/sim-client.ts';
 import { table } from '#cli/text.ts';
+import { LIMITS } from '#handover/limits.ts';
 import { nowUs } from '#handover/native.ts';
+import { flyPeer, SCHEMES, type Scheme } from './handover-peers.ts';
+import { gapsSvg, spread, spreadRow, spreadTable } from './handover-report.ts';
+import { type Takeover, takeOver } from './handover-takeover.ts';
 
 /** More than this is a failure, whatever the machine does meanwhile. */
 const MISSED_CYCLES_MAX = 3;
 /** Ordinary flight after a handover, before the next. */
-const CALM_MS = 500;
+const CALM_MS = 300;
+/** The release's own probation: what is measured is over by then. */
+const PROBATION_MS = 300;
+/** The board's own: it acts after so long without a command. */
+const FAILSAFE_MS = 200;
 
 interface Round {
   to: string;
@@ -36,13 +48,25 @@ interface Round {
 const { values } = parseArgs({
   options: {
     count: { type: 'string', default: '20' },
+    takeovers: { type: 'string' },
+    peers: { type: 'string', default: '3' },
     json: { type: 'boolean', default: false },
+    svg: { type: 'string' },
     trace: { type: 'boolean', default: false },
   },
 });
-const count = Number(values.count);
-if (!Number.isInteger(count) || count < 1 || count > 10_000) {
-  process.stderr.write('--count must be a whole number from 1 to 10000\n');
+const count = whole('count', values.count, 1);
+const takeovers = whole(
+  'takeovers',
+  values.takeovers ?? String(Math.max(4, Math.min(50, Math.ceil(count / 10)))),
+  0,
+);
+const peers = whole('peers', values.peers, 0);
+
+function whole(name: string, text: string, low: number): number {
+  const value = Number(text);
+  if (Number.isInteger(value) && value >= low && value <= 10_000) return value;
+  process.stderr.write(`--${name} must be a whole number from ${low} to 10000\n`);
   process.exit(2);
 }
 
@@ -54,10 +78,13 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
 const scope = new Scope();
 const directory = await createRunDirectory();
 const rounds: Round[] = [];
+const taken: Record<'killed' | 'hung', Takeover[]> = { killed: [], hung: [] };
+const flown: Record<Scheme, Judged[]> = { restart: [], overlap: [], 'close-open': [] };
 let panel: PanelClient | undefined;
 try {
   const world = new World({ scope, directory, signal: interrupt.signal, device: `bench-${process.pid}` });
-  panel = await prepare(world);
+  const client = await prepare(world);
+  panel = client;
   for (let i = 0; i < count; i += 1) {
     const round = await handOver(world, i % 2 === 0 ? 'v2' : 'v1');
     rounds.push(round);
@@ -67,6 +94,9 @@ try {
         `${ms(ordinary.gapMsMax)}, missed ${during.missedCycles}, from release to grant ${ms(tookMs)}`,
     );
   }
+  client.close();
+  await takeOvers(world, count % 2 === 0 ? 'v2' : 'v1');
+  await flyPeers(world);
 } catch (error) {
   say(`bench handover: ${(error as Error).message}\nlogs: ${directory}/logs`);
   process.exitCode = 1;
@@ -90,6 +120,8 @@ async function prepare(world: World): Promise<PanelClient> {
   await world.startAgent();
   const app = await world.repository('hover');
   app.overlay('drone');
+  const dockerfile = readFileSync(join(PACKAGE_ROOT, 'apps', 'drone', 'Dockerfile'), 'utf8');
+  app.write('Dockerfile', dockerfile.replace('\n', `\nLABEL io.midair.probation-ms=${PROBATION_MS}\n`));
   await app.commit('V1');
   await app.push();
   await world.updated('v1');
@@ -106,6 +138,43 @@ async function prepare(world: World): Promise<PanelClient> {
   await world.hub.choose('v1');
   await world.updated('v1');
   return client;
+}
+
+async function takeOvers(world: World, first: string): Promise<void> {
+  let to = first;
+  for (const [name, signal] of [
+    ['killed', 'SIGKILL'],
+    ['hung', 'SIGSTOP'],
+  ] as const) {
+    for (let i = 0; i < takeovers; i += 1) {
+      const one = await takeOver(world, to, signal);
+      taken[name].push(one);
+      const { gapMsMax, missedCycles, failsafes } = one.during;
+      say(
+        `${name} ${i + 1}/${takeovers}: gap ${ms(gapMsMax)}, missed ${missedCycles}, failsafes ${failsafes}`,
+      );
+      to = to === 'v2' ? 'v1' : 'v2';
+    }
+  }
+}
+
+/** Without the agent and its containers; the drone lands by itself, and each peer takes it up again. */
+async function flyPeers(world: World): Promise<void> {
+  if (peers === 0) return;
+  const imageId = (await world.current())?.owner?.imageId;
+  if (imageId === undefined) throw new Error('nobody flies');
+  await world.killAgent();
+  await world.removeContainers();
+  for (const scheme of SCHEMES) {
+    for (let i = 0; i < peers; i += 1) {
+      const judged = await flyPeer(world, imageId, world.rotors, scheme);
+      flown[scheme].push(judged);
+      const { gapMsMax, missedCycles, stale, doubled, failsafes } = judged;
+      say(
+        `${scheme} ${i + 1}/${peers}: gap ${ms(gapMsMax)}, missed ${missedCycles}, stale ${stale}, doubled ${doubled}, failsafes ${failsafes}`,
+      );
+    }
+  }
 }
 
 async function handOver(world: World, to: string): Promise<Round> {
@@ -143,60 +212,113 @@ function ms(value: number | null): string {
   return value === null ? '–' : `${value.toFixed(2)} ms`;
 }
 
-/** Nearest rank. */
-function spread(figures: (number | null)[]): { p50: number; p99: number; max: number } {
-  const sorted = figures.filter((figure) => figure !== null).sort((a, b) => a - b);
-  const at = (share: number) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] ?? Number.NaN;
-  return { p50: at(0.5), p99: at(0.99), max: at(1) };
-}
-
 function tell(): void {
   const sum = (figure: (round: Round) => number) => rounds.reduce((all, round) => all + figure(round), 0);
-  const result = {
-    handovers: rounds.length,
-    periodMs: PERIOD_MS,
-    gapMs: spread(rounds.map(({ during }) => during.gapMsMax)),
-    ordinaryGapMs: spread(rounds.map(({ ordinary }) => ordinary.gapMsMax)),
+  const gaps = (all: readonly { during: Judged }[]) => all.map(({ during }) => during.gapMsMax);
+  const ofTakeovers = (all: readonly Takeover[]) => ({
+    count: all.length,
+    gapMs: spread(gaps(all)),
+    attitudeDeg: spread(all.map(({ during }) => during.attitudeDegMax)),
+    failsafes: all.reduce((many, { whole }) => many + whole.failsafes, 0),
+    staleCommands: all.reduce((many, { whole }) => many + whole.stale, 0),
+    doubledCommands: all.reduce((many, { whole }) => many + whole.doubled, 0),
+  });
+  const ofPeer = (all: readonly Judged[]) => ({
+    count: all.length,
+    gapMs: spread(all.map(({ gapMsMax }) => gapMsMax)),
+    attitudeDeg: spread(all.map(({ attitudeDegMax }) => attitudeDegMax)),
+    missedCycles: all.reduce((many, { missedCycles }) => many + missedCycles, 0),
+    failsafes: all.reduce((many, { failsafes }) => many + failsafes, 0),
+    staleCommands: all.reduce((many, { stale }) => many + stale, 0),
+    doubledCommands: all.reduce((many, { doubled }) => many + doubled, 0),
+  });
+  const cooperative = {
+    count: rounds.length,
+    gapMs: spread(gaps(rounds)),
     tookMs: spread(rounds.map(({ tookMs }) => tookMs)),
     attitudeDeg: spread(rounds.map(({ during }) => during.attitudeDegMax)),
-    ordinaryAttitudeDeg: spread(rounds.map(({ ordinary }) => ordinary.attitudeDegMax)),
+    withoutMiss: rounds.filter(({ during }) => during.missedCycles === 0).length,
+  };
+  const ordinary = {
+    gapMs: spread(rounds.map(({ ordinary: calm }) => calm.gapMsMax)),
+    attitudeDeg: spread(rounds.map(({ ordinary: calm }) => calm.attitudeDegMax)),
+    missedCycles: sum(({ ordinary: calm }) => calm.missedCycles),
+    withoutMiss: rounds.filter(({ ordinary: calm }) => calm.missedCycles === 0).length,
+  };
+  const result = {
+    periodMs: PERIOD_MS,
+    heartbeatMsMax: LIMITS.heartbeatMsMax,
+    ordinary,
+    cooperative,
+    killed: ofTakeovers(taken.killed),
+    hung: ofTakeovers(taken.hung),
     missedCycles: sum(({ during }) => during.missedCycles),
     missedCyclesMax: Math.max(...rounds.map(({ during }) => during.missedCycles)),
     missedCyclesBoardLate: sum(({ during }) => during.missedCyclesBoardLate),
-    handoversWithoutMiss: rounds.filter(({ during }) => during.missedCycles === 0).length,
-    staleCommands: sum(({ whole }) => whole.stale),
-    doubledCommands: sum(({ whole }) => whole.doubled),
-    failsafes: sum(({ whole }) => whole.failsafes),
     framesLost: seen.framesLost ?? 0,
     framesRepeated: seen.framesRepeated ?? 0,
     socketsClosed: seen.closes ?? 0,
+    staleCommands: sum(({ whole: all }) => all.stale),
+    doubledCommands: sum(({ whole: all }) => all.doubled),
+    failsafes: sum(({ whole: all }) => all.failsafes),
+    peers: {
+      restart: ofPeer(flown.restart),
+      overlap: ofPeer(flown.overlap),
+      closeOpen: ofPeer(flown['close-open']),
+    },
   };
-  const row = (name: string, { p50, p99, max }: { p50: number; p99: number; max: number }) => [
+  const { killed, hung, peers: others } = result;
+  const counted = (name: string, one: ReturnType<typeof ofPeer>) => [
     name,
-    ...[p50, p99, max].map((figure) => figure.toFixed(2)),
+    String(one.count),
+    `${one.staleCommands}, ${one.doubledCommands}`,
+    String(one.failsafes),
   ];
   process.stdout.write(
     [
+      spreadTable(`largest gap between commands, ms; period ${PERIOD_MS} ms`, [
+        spreadRow('ordinary flight', ordinary.gapMs),
+        spreadRow(`handover (${cooperative.count})`, cooperative.gapMs),
+        spreadRow(`V1 killed, V2 stands by (${killed.count})`, killed.gapMs),
+        spreadRow(`V1 stopped, heartbeat limit ${LIMITS.heartbeatMsMax} ms (${hung.count})`, hung.gapMs),
+        spreadRow(`without Midair: V1 closes, V2 opens (${others.closeOpen.count})`, others.closeOpen.gapMs),
+        spreadRow(`without Midair: start V2, kill V1 (${others.overlap.count})`, others.overlap.gapMs),
+        spreadRow(`without Midair: stop V1, start V2 (${others.restart.count})`, others.restart.gapMs),
+      ]),
+      spreadTable('and', [
+        spreadRow('first release to rotors granted, ms', cooperative.tookMs),
+        spreadRow('largest tilt, ordinary flight, degrees', ordinary.attitudeDeg),
+        spreadRow('largest tilt, handover', cooperative.attitudeDeg),
+        spreadRow('largest tilt, V1 killed', killed.attitudeDeg),
+        spreadRow('largest tilt, V1 stopped', hung.attitudeDeg),
+      ]),
       table(
-        [`${result.handovers} handovers, period ${PERIOD_MS} ms`, 'p50', 'p99', 'max'],
+        ['counted', 'of', 'commands stale, doubled', 'failsafes'],
         [
-          row('largest gap between commands, handover (ms)', result.gapMs),
-          row('the same, ordinary flight (ms)', result.ordinaryGapMs),
-          row('first release to rotors granted (ms)', result.tookMs),
-          row('largest tilt, handover (degrees)', result.attitudeDeg),
-          row('the same, ordinary flight (degrees)', result.ordinaryAttitudeDeg),
+          [
+            'handover',
+            String(cooperative.count),
+            `${result.staleCommands}, ${result.doubledCommands}`,
+            String(result.failsafes),
+          ],
+          ...[
+            counted('V1 killed', { ...killed, missedCycles: 0 }),
+            counted('V1 stopped', { ...hung, missedCycles: 0 }),
+            counted('V1 closes, V2 opens', others.closeOpen),
+            counted('start V2, kill V1', others.overlap),
+            counted('stop V1, start V2', others.restart),
+          ],
         ],
       ),
       table(
-        ['counted', ''],
+        ['handovers', ''],
         [
-          ['handovers without a missed cycle', `${result.handoversWithoutMiss} of ${result.handovers}`],
+          ['without a missed cycle', `${cooperative.withoutMiss} of ${cooperative.count}`],
+          ['spans of ordinary flight without one', `${ordinary.withoutMiss} of ${cooperative.count}`],
           [
             'missed cycles, most in one, by the board itself',
             `${result.missedCycles}, ${result.missedCyclesMax}, ${result.missedCyclesBoardLate}`,
           ],
-          ['commands stale, doubled', `${result.staleCommands}, ${result.doubledCommands}`],
-          ['failsafes', String(result.failsafes)],
           ['frames lost, repeated', `${result.framesLost}, ${result.framesRepeated}`],
           ['websockets closed', String(result.socketsClosed)],
         ],
@@ -204,6 +326,20 @@ function tell(): void {
     ].join('\n'),
   );
   if (values.json) process.stdout.write(`${JSON.stringify(result)}\n`);
+  if (values.svg !== undefined) {
+    const known = (all: (number | null)[]) => all.filter((one) => one !== null);
+    const peerGaps = (all: Judged[]) => known(all.map(({ gapMsMax }) => gapMsMax));
+    const series = [
+      { name: 'ordinary flight', values: known(rounds.map(({ ordinary: calm }) => calm.gapMsMax)) },
+      { name: 'handover', values: known(gaps(rounds)) },
+      { name: 'V1 killed, V2 stands by', values: known(gaps(taken.killed)) },
+      { name: 'V1 stopped, V2 stands by', values: known(gaps(taken.hung)) },
+      { name: 'V1 closes, exits, V2 opens', values: peerGaps(flown['close-open']) },
+      { name: 'start V2, wait, kill V1', values: peerGaps(flown.overlap) },
+      { name: 'stop V1, start V2', values: peerGaps(flown.restart) },
+    ].filter(({ values: some }) => some.length > 0);
+    writeFileSync(values.svg, gapsSvg('Without a command while V2 replaces V1', series, FAILSAFE_MS));
+  }
   const never = [
     'staleCommands',
     'doubledCommands',

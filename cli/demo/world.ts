@@ -92,6 +92,11 @@ export class World {
     return started(this.#hubEngine, 'engine');
   }
 
+  /** The flight controller's tty. */
+  get rotors(): string {
+    return this.#devices.rotors;
+  }
+
   /** `http://host:port` */
   get panelUrl(): string {
     return this.#panelUrl;

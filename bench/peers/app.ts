@@ -1,0 +1,39 @@
+/**
+ * The example drone as it flies without Midair: it opens the tty itself, as any such program does, through serialport.
+ *
+ * Started in a container of the example app's own image, with its sources and this folder mounted: the same control loop, the
+ * same runtime, the same scheduling. SIGUSR1: close the port and exit. SIGUSR2: open it (with PEER_WAIT=1 not before).
+ */
+import { SerialPort } from 'serialport';
+import { HOVER } from '../../apps/drone/flight/limits.ts';
+import { Loop } from '../../apps/drone/flight/loop.ts';
+
+const {
+  PEER_TTY: path = '',
+  PEER_EPOCH: epoch = '0',
+  PEER_WAIT: wait,
+  PEER_REALTIME: realtime = '',
+} = process.env;
+// Not part of the package's interface: only to be scheduled as the app is that it is compared with.
+const { setFifo } = (await import(realtime)) as { setFifo(on: boolean): string | undefined };
+
+const loop = new Loop(HOVER);
+let port: SerialPort | undefined;
+
+const open = (): void => {
+  setFifo(true);
+  const opened = new SerialPort({ path, baudRate: 921_600 });
+  port = opened;
+  loop.output = { epoch: Number(epoch), send: (frame) => void opened.write(Buffer.from(frame)) };
+  opened.on('data', (bytes: Buffer) => loop.read(bytes));
+};
+
+process.on('SIGTERM', () => process.exit(0));
+process.on('SIGUSR1', () => {
+  if (port === undefined) process.exit(0);
+  else port.close(() => process.exit(0));
+});
+process.on('SIGUSR2', open);
+if (wait === undefined) open();
+else setInterval(() => undefined, 60_000);
+console.log('ready');
