@@ -5,6 +5,7 @@
  * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
  * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
  */
+import { watchDeath } from '#agent/death.ts';
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
@@ -28,10 +29,8 @@ import type { AppId, Config, Effect, Event, Failure, Outcome, Policy, State } fr
 export interface Processes {
   /** The container of a local process, or undefined: not one of ours. */
   containerOfPid(pid: number): string | undefined;
-  /** Whether that process of the container exists and is no zombie. */
-  alive(id: string, pid: number): boolean;
-  /** Resolves once it is confirmed that no process of the container can act any more. */
-  fence(id: string): Promise<unknown>;
+  /** Resolves once it is confirmed that no process of the container can act any more; `dead`, once all have ended. */
+  fence(id: string): Promise<{ readonly dead: Promise<boolean> }>;
   /** SIGTERM, a while, then as fence. */
   stop(id: string, timeoutSec: number): Promise<unknown>;
 }
@@ -91,6 +90,8 @@ export class Coordinator {
   readonly #sockets = new Map<AppId, Line>();
   /** Said to an app that is not connected right now: it looks for us five times a second. */
   readonly #outbox = new Map<AppId, Effect[]>();
+  /** Of each app's process: ends the watch for its death. */
+  readonly #watches = new Map<AppId, () => void>();
   readonly #released = new Map<Resource, Part[]>();
   readonly #events: Event[] = [];
   readonly #reports: Report[] = [];
@@ -152,6 +153,8 @@ export class Coordinator {
 
   /** The engine says that the container ended. */
   died(who: AppId): void {
+    this.#watches.get(who)?.();
+    this.#watches.delete(who);
     this.happen({ type: 'dead', who, atMs: nowMs() });
   }
 
@@ -161,6 +164,7 @@ export class Coordinator {
     clearTimeout(this.#timer);
     this.#listener?.close();
     for (const socket of this.#sockets.values()) socket.close();
+    for (const end of this.#watches.values()) end();
     this.#forgetReleased();
   }
 
@@ -217,7 +221,7 @@ export class Coordinator {
         this.happen({ type: 'lock', taken: lock.take(), atMs: nowMs() });
         return;
       case 'fence':
-        this.#end(effect.who, processes.fence(effect.who));
+        this.#end(effect.who, this.#fence(effect.who));
         return;
       case 'stop':
         this.#end(effect.who, processes.stop(effect.who, AGENT_LIMITS.stopSec));
@@ -242,6 +246,14 @@ export class Coordinator {
     }
   }
 
+  /** It cannot act once it is frozen; that it also dies is awaited behind everything else. */
+  async #fence(who: AppId): Promise<void> {
+    const { dead } = await this.#options.processes.fence(who);
+    const alive = (err?: unknown): void =>
+      this.#options.log.error({ err, who }, 'it stands frozen, and could not be confirmed dead');
+    dead.then((isDead) => isDead || alive(), alive);
+  }
+
   /** A fence that fails is not an event: the machine's own deadline makes it the failsafe's. */
   #end(who: AppId, ending: Promise<unknown>): void {
     ending.then(
@@ -264,6 +276,11 @@ export class Coordinator {
       onMessage: (message, received) => {
         const descriptors = [...received].map(([name, fd]) => ({ name, fd }));
         if (message.type === 'HELLO') {
+          this.#watches.get(id)?.();
+          this.#watches.set(
+            id,
+            watchDeath(pid, () => this.died(id)),
+          );
           this.#sockets.get(id)?.close();
           this.#sockets.set(id, socket);
         } else if (this.#sockets.get(id) !== socket) {
@@ -279,16 +296,8 @@ export class Coordinator {
         if (this.#sockets.get(id) !== socket) return;
         this.#sockets.delete(id);
         this.happen({ type: 'gone', who: id, atMs: nowMs() });
-        this.#awaitDeath(id, pid, AGENT_LIMITS.deathPollCountMax);
       },
     });
-  }
-
-  /** A process closes its descriptors a moment before it is gone; the engine tells tens of milliseconds later. */
-  #awaitDeath(id: AppId, pid: number, triesLeft: number): void {
-    if (this.#closed || triesLeft === 0) return;
-    if (this.#options.processes.alive(id, pid)) setTimeout(() => this.#awaitDeath(id, pid, triesLeft - 1), 1);
-    else this.died(id);
   }
 
   #heard(from: AppId, message: AppMessage, descriptors: readonly Descriptor[]): void {

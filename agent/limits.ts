@@ -3,8 +3,6 @@ export const LIMITS = {
   /** How long an app may shut down by itself before it is killed; it holds nothing any more. */
   stopSec: 3,
   reconnectPollMs: 20,
-  /** Looks, a millisecond apart, at a process whose connection closed. */
-  deathPollCountMax: 50,
   /** Pauses between tries of a step that failed for the device's own reasons (hub away, disk full, engine busy). */
   retryMsMin: 1_000,
   retryMsMax: 60_000,

@@ -221,7 +221,7 @@ export class Supervisor {
         coordinator.abort(next.failure);
         return false;
       case 'remove':
-        if (next.container.running) await engine.fence(next.container.id);
+        if (next.container.running) await (await engine.fence(next.container.id)).dead;
         await engine.remove(next.container.id);
         this.#watched.delete(next.container.id);
         return true;

@@ -22,6 +22,7 @@ export const takeOver = async (
   world: World,
   to: string,
   signal: 'SIGKILL' | 'SIGSTOP',
+  trace?: (line: string) => void,
 ): Promise<Takeover> => {
   const lock = world.path('agent', 'locks', 'updates.lock');
   const seen = (await world.hub.events()).at(-1)?.id ?? 0;
@@ -41,6 +42,15 @@ export const takeOver = async (
     rmSync(lock, { force: true });
     await world.updated(to);
     await world.pause(300);
+    if (trace) {
+      const relative = (us: unknown) => ((Number(us) - atUs) / 1000).toFixed(2);
+      const events = (await world.hub.events(seen)).filter(({ data }) => Number(data.atUs) > atUs - 5_000);
+      trace(
+        `  ${events.map(({ type, data }) => `${type} ${String(data.resource ?? '')} ${relative(data.atUs)}`).join(', ')}`,
+      );
+      const { commands } = await world.sim.trace(atUs - 6_000, atUs + 80_000);
+      trace(`  ${commands.map(({ tUs, epoch }) => `${relative(tUs)}/${epoch}`).join(' ')}`);
+    }
     return { during, whole: await world.sim.judge(startUs, nowUs()) };
   } finally {
     rmSync(lock, { force: true });

@@ -147,7 +147,7 @@ async function takeOvers(world: World, first: string): Promise<void> {
     ['hung', 'SIGSTOP'],
   ] as const) {
     for (let i = 0; i < takeovers; i += 1) {
-      const one = await takeOver(world, to, signal);
+      const one = await takeOver(world, to, signal, values.trace ? say : undefined);
       taken[name].push(one);
       const { gapMsMax, missedCycles, failsafes } = one.during;
       say(

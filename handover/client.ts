@@ -52,7 +52,7 @@ export interface JoinOptions {
    * The successor flies and is in its probation; this one follows in its shadow, to be up to date should everything
    * come back. The mirror ends when it does, or when the successor is the owner for good.
    */
-  follow?(mirror: Mirror): void;
+  follow?: (mirror: Mirror) => void;
   /** The owner's heartbeat, each `LIMITS.snapIntervalMs`; by default the rotors holder's `snapshot()`. */
   snapshot?(): JsonObject;
   /** Beside the heartbeat: control cycles so far, and, if known, how far from the setpoint in the app's own unit. */
@@ -261,7 +261,7 @@ export class Session {
     this.#mirror?.close();
     this.#mirror = new Mirror(fd);
     if (this.#candidate) this.#onMirror?.(this.#mirror);
-    else follow?.call(this.#options, this.#mirror);
+    else follow?.(this.#mirror);
   }
 
   async #warmUp({ epoch, shadow }: Message<'OFFER'>, socket: AgentSocket): Promise<void> {

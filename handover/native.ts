@@ -98,6 +98,13 @@ export interface Native {
    * what it starts. Priority 1 to 99; 0 goes back to normal. @throws NativeError `EPERM`, `ESRCH`
    */
   setFifo(pid: number, priority: number): void;
+  /**
+   * A descriptor of a process: readable ({@link Native.watch}) once it has ended with all its threads.
+   * @throws NativeError `ESRCH`: there is none; `ENOSYS`: a kernel before 5.3
+   */
+  pidfdOpen(pid: number): number;
+  /** Signals that very process, whatever became of its number. @param signal 0 only asks. @throws NativeError `ESRCH`, `EPERM` */
+  pidfdSignal(fd: number, signal: number): void;
 }
 
 type Addon = Omit<Native, 'peer' | 'openPty' | 'watch' | 'timer'> & {

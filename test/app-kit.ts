@@ -114,8 +114,10 @@ export class Bench {
       devices,
       processes: {
         containerOfPid: (pid) => [...this.versions].find(([, { child }]) => child.pid === pid)?.[0],
-        alive: (id) => this.versions.get(id)?.child.exitCode === null,
-        fence: (id) => end(id, 'SIGKILL'),
+        fence: async (id) => {
+          await end(id, 'SIGKILL');
+          return { dead: Promise.resolve(true) };
+        },
         stop: (id) => end(id, 'SIGTERM'),
       },
       resources: RESOURCES,

@@ -50,8 +50,10 @@ const setUp = async () => {
   };
   const processes: Processes = {
     containerOfPid: (pid) => [...children].find(([, child]) => child.pid === pid)?.[0],
-    alive: has,
-    fence: (id) => end(id, 'SIGKILL'),
+    fence: async (id) => {
+      await end(id, 'SIGKILL');
+      return { dead: Promise.resolve(true) };
+    },
     stop: (id) => end(id, 'SIGTERM'),
   };
   const reports: Report[] = [];
@@ -122,6 +124,11 @@ test('TypeScript hands the rotors to Python and gets them back: no byte lost or 
   // One epoch a step, each seen by the board in its turn: start, V2, V3, back, V4, V5, back.
   expect(board.firsts.map(({ epoch }) => epoch)).toEqual([1, 2, 3, 4, 5, 6, 7]);
   expect(board.last.seq).toBe(board.inputs);
-  expect(coordinator.state).toEqual({ phase: 'idle', epoch: 7, owner: 'v4', speaks: { reads: [1], writes: 1 } });
+  expect(coordinator.state).toEqual({
+    phase: 'idle',
+    epoch: 7,
+    owner: 'v4',
+    speaks: { reads: [1], writes: 1 },
+  });
   expect(told()).not.toMatch(/fault|stale|failsafe/);
 }, 120_000);

@@ -1,5 +1,7 @@
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { fstatSync, readFileSync, readlinkSync } from 'node:fs';
+import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { describe, expect, it } from 'vitest';
@@ -270,4 +272,31 @@ describe('watchers and timers', () => {
     });
     expect(found.status).toBe(0);
   });
+});
+
+it('a pidfd is readable once its process has ended, and signals no other', async () => {
+  const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], { stdio: 'ignore' });
+  const fd = native.pidfdOpen(child.pid as number);
+  let readable = 0;
+  const watcher = native.watch(fd, READABLE, () => {
+    readable += 1;
+    watcher.change(0);
+  });
+  try {
+    native.pidfdSignal(fd, 0);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(readable).toBe(0);
+    const exited = once(child, 'exit');
+    native.pidfdSignal(fd, constants.signals.SIGKILL);
+    expect(await exited).toEqual([null, 'SIGKILL']);
+    await until('the pidfd is readable', () => readable === 1);
+    expect(() => native.pidfdSignal(fd, constants.signals.SIGKILL)).toThrow(
+      expect.objectContaining({ code: 'ESRCH' }),
+    );
+    expect(() => native.pidfdOpen(child.pid as number)).toThrow(expect.objectContaining({ code: 'ESRCH' }));
+  } finally {
+    watcher.close();
+    native.close(fd);
+    child.kill('SIGKILL');
+  }
 });

@@ -15,7 +15,7 @@ const {
   PEER_REALTIME: realtime = '',
 } = process.env;
 // Not part of the package's interface: only to be scheduled as the app is that it is compared with.
-const { setFifo } = (await import(realtime)) as { setFifo(on: boolean): string | undefined };
+const { setFifo } = (await import(realtime)) as { setFifo: (on: boolean) => unknown };
 
 const loop = new Loop(HOVER);
 let port: SerialPort | undefined;

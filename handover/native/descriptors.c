@@ -13,10 +13,12 @@
 #include <netinet/in.h>
 #include <node_api.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <termios.h>
@@ -402,31 +404,22 @@ static napi_value Peer(napi_env env, napi_callback_info info) {
 
 /* ---- any descriptor ------------------------------------------------------------------------------------- */
 
-static napi_value Read(napi_env env, napi_callback_info info) {
+/* read or write: (fd, bytes, offset, length) */
+static napi_value transfer(napi_env env, napi_callback_info info, int writes) {
   struct call call;
   ssize_t result;
   char *start;
   size_t length;
   int fd, number_;
   if (!take(env, info, 4, &call) || !take_fd(&call, 0, &fd) || !take_range(&call, 1, &start, &length)) return NULL;
-  do result = read(fd, start, length);
+  do result = writes ? write(fd, start, length) : read(fd, start, length);
   while (result < 0 && errno == EINTR);
   number_ = errno;
-  return moved(env, "read", result, number_);
+  return moved(env, writes ? "write" : "read", result, number_);
 }
 
-static napi_value Write(napi_env env, napi_callback_info info) {
-  struct call call;
-  ssize_t result;
-  char *start;
-  size_t length;
-  int fd, number_;
-  if (!take(env, info, 4, &call) || !take_fd(&call, 0, &fd) || !take_range(&call, 1, &start, &length)) return NULL;
-  do result = write(fd, start, length);
-  while (result < 0 && errno == EINTR);
-  number_ = errno;
-  return moved(env, "write", result, number_);
-}
+static napi_value Read(napi_env env, napi_callback_info info) { return transfer(env, info, 0); }
+static napi_value Write(napi_env env, napi_callback_info info) { return transfer(env, info, 1); }
 
 static napi_value Close(napi_env env, napi_callback_info info) {
   struct call call;
@@ -599,6 +592,32 @@ static napi_value SetFifo(napi_env env, napi_callback_info info) {
   parameter.sched_priority = priority;
   if (sched_setscheduler(pid, (priority > 0 ? SCHED_FIFO : SCHED_OTHER) | SCHED_RESET_ON_FORK, &parameter) < 0)
     return fail(env, "sched_setscheduler", errno);
+  return nothing(env);
+}
+
+/* ---- processes ------------------------------------------------------------------------------------------ */
+
+/* Numbers of our own: older headers lack them, and they are the same on every architecture. */
+enum { PIDFD_SEND_SIGNAL = 424, PIDFD_OPEN = 434 };
+
+/* pidfdOpen(pid): close-on-exec; readable once the process, with all its threads, has ended */
+static napi_value PidfdOpen(napi_env env, napi_callback_info info) {
+  struct call call;
+  int pid;
+  long fd;
+  if (!take(env, info, 1, &call) || !take_int(&call, 0, 1, INT_MAX, "the process", &pid)) return NULL;
+  fd = syscall(PIDFD_OPEN, pid, 0);
+  return fd < 0 ? fail(env, "pidfd_open", errno) : number(env, (double)fd);
+}
+
+/* pidfdSignal(fd, signal): to that very process, whatever became of its number */
+static napi_value PidfdSignal(napi_env env, napi_callback_info info) {
+  struct call call;
+  int fd, signal_;
+  if (!take(env, info, 2, &call) || !take_fd(&call, 0, &fd) ||
+      !take_int(&call, 1, 0, SIGRTMAX, "the signal", &signal_))
+    return NULL;
+  if (syscall(PIDFD_SEND_SIGNAL, fd, signal_, NULL, 0) < 0) return fail(env, "pidfd_send_signal", errno);
   return nothing(env);
 }
 
@@ -783,6 +802,7 @@ NAPI_MODULE_INIT() {
       {"peer", Peer},           {"read", Read},               {"write", Write},           {"close", Close},
       {"duplicate", Duplicate}, {"openTty", OpenTty},         {"openPty", OpenPty},       {"ttyIsRaw", TtyIsRaw},
       {"timerSet", TimerSet},   {"timerCreate", TimerCreate}, {"timerRead", TimerRead},   {"setFifo", SetFifo},
+      {"pidfdOpen", PidfdOpen}, {"pidfdSignal", PidfdSignal},
       {"watch", Watch},         {"rewatch", Rewatch},         {"unwatch", Unwatch},       {"keepAlive", KeepAlive},
   };
   struct watchers *all = calloc(1, sizeof *all);
