@@ -17,6 +17,8 @@ import { isNativeError, native } from '#handover/native.ts';
 export const CGROUP_LIMITS = {
   /** A freeze takes well under a millisecond unless a process sits in an uninterruptible wait. */
   freezeMsMax: 50,
+  /** What stands frozen can wait for its end; its exit takes a core for milliseconds, and the successor needs one now. */
+  frozenMs: 100,
   /** Exit of a killed process: closing its files, giving back its memory. */
   emptyMsMax: 3_000,
   pollMs: 1,

@@ -23,6 +23,7 @@ import {
   unlessGone,
 } from '#agent/engine-calls.ts';
 import {
+  CGROUP_LIMITS,
   type Cgroup,
   containerOfPid,
   exists,
@@ -312,8 +313,8 @@ export async function openEngine(url: string): Promise<Engine> {
 
     const frozen = await freeze(cgroup);
     const frozenMs = since();
-    const ending = end(id, cgroup, frozen, frozenMs, since);
-    if (!frozen) return settled(await ending);
+    if (!frozen) return settled(await end(id, cgroup, frozen, frozenMs, since));
+    const ending = pause(CGROUP_LIMITS.frozenMs).then(() => end(id, cgroup, frozen, frozenMs, since));
     const dead = ending.then((ended) => ended.dead);
     // Whoever waits for it hears of a failure; if nobody does, it stands frozen.
     dead.catch(() => undefined);

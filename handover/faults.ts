@@ -148,7 +148,10 @@ export const dead = (state: State, who: AppId, atMs: number, config: Config): St
 
 /** V1 died while V2 warms up: V2 gets everything if it is ready; else the controller's own failsafe acts. */
 const priorDied = (state: In<Waiting['phase']>, atMs: number, config: Config): Step => {
-  if (state.phase !== 'warming') return pass({ ...forward(state, config), epoch: state.epoch }, atMs, config);
+  if (state.phase !== 'warming') {
+    const [after, effects] = pass({ ...forward(state, config), epoch: state.epoch }, atMs, config);
+    return [after, [...effects, report('handover.takeover', 'the prior died; the candidate takes over')]];
+  }
   const failure = { code: 'OWNER_DIED', text: 'the prior died before the candidate was ready' };
   return [state, [{ do: 'failsafe', failure }, { do: 'persist' }, report('app.died', failure.text)]];
 };

@@ -129,7 +129,11 @@ const grant = (
   // At a first start nobody flies yet, and the link has to come up.
   const waitMs = resource === 'rotors' && from !== 'start' ? limits.rotorGrantMsMax : limits.otherGrantMsMax;
   const message = { type: 'GRANT', epoch, resource, from } as const;
-  const effects: Effect[] = [{ do: 'send', to: idOf(transfer, takerOf(direction)), message }];
+  const taker = takerOf(direction);
+  const effects: Effect[] = [
+    { do: 'send', to: idOf(transfer, taker), message },
+    report('handover.grant', `the ${resource} go to the ${taker}, by ${from}`, resource),
+  ];
   return [
     { ...pairOf(transfer), phase: 'granting', epoch, direction, resource, left, deadlineMs: atMs + waitMs },
     fresh ? [{ do: 'persist' }, ...effects] : effects,
