@@ -225,6 +225,7 @@ export class Session {
         if (message.role === 'candidate') void this.#warmUp(message, socket);
         return;
       case 'PREPARE':
+        if (this.#options.realtime === 'fifo') setFifo(true);
         this.#send({ type: 'READY', epoch: message.epoch, ...this.#readiness });
         return;
       case 'RELEASE':
