@@ -7,6 +7,7 @@
  *   have the tty open.
  * - `close-open`: V2 is up and waits; V1 closes the tty and exits; V2 opens it.
  */
+import { realpathSync } from 'node:fs';
 import { join } from 'node:path';
 import type Docker from 'dockerode';
 import type { World } from '#cli/demo/world.ts';
@@ -27,6 +28,7 @@ interface Peer {
   readonly container: Docker.Container;
   /** The app has said that it is up. */
   up(): Promise<void>;
+  words(): Promise<string>;
 }
 
 /** @param imageId of the example app, on the drone's engine */
@@ -39,7 +41,7 @@ export const flyPeer = async (
   const { docker } = world.droneEngine;
   const make = async (wait: boolean): Promise<Peer> => {
     epoch += 1;
-    const env = [`PEER_TTY=${tty.replace('/dev/pts/', '/host-pts/')}`, `PEER_EPOCH=${epoch}`];
+    const env = [`PEER_TTY=${realpathSync(tty).replace('/dev/pts/', '/host-pts/')}`, `PEER_EPOCH=${epoch}`];
     const container = await docker.createContainer({
       Image: imageId,
       Cmd: ['node', '--single-threaded-gc', '/bench/peers/app.ts'],
@@ -47,6 +49,8 @@ export const flyPeer = async (
         ...env,
         'PEER_REALTIME=/node_modules/midair/handover/realtime.js',
         ...(wait ? ['PEER_WAIT=1'] : []),
+        // Two that open the tty side by side have to give up serialport's lock.
+        ...(scheme === 'overlap' ? ['PEER_LOCK=0'] : []),
       ],
       Labels: { 'io.midair.device': world.device },
       HostConfig: {
@@ -62,20 +66,24 @@ export const flyPeer = async (
         ...({ CpuRealtimeRuntime: 400_000, CpuRealtimePeriod: 1_000_000 } as object),
       },
     });
+    const words = async () =>
+      (await container.logs({ stdout: true, stderr: true })).toString('utf8').replace(/[^\x20-\x7e]+/g, ' ');
     const up = () =>
       world.until('the peer to be up', async () => {
-        const log = await container.logs({ stdout: true, stderr: true, tail: 20 });
-        const text = log.toString('utf8');
+        const text = await words();
         if (/Error/.test(text)) throw new Error(`the peer failed: ${text}`);
         return text.includes('ready') ? true : undefined;
       });
-    return { container, up: async () => void (await up()) };
+    return { container, words, up: async () => void (await up()) };
   };
   const first = await make(false);
   const made = [first];
   try {
     await first.container.start();
-    await world.hovering();
+    await first.up();
+    await world.hovering().catch(async (error: Error) => {
+      throw new Error(`${error.message}; ${await first.words()}; ${JSON.stringify(await world.sim.state())}`);
+    });
     const second = await make(scheme === 'close-open');
     made.push(second);
     let atUs: number;

@@ -12,6 +12,7 @@ const {
   PEER_TTY: path = '',
   PEER_EPOCH: epoch = '0',
   PEER_WAIT: wait,
+  PEER_LOCK,
   PEER_REALTIME: realtime = '',
 } = process.env;
 // Not part of the package's interface: only to be scheduled as the app is that it is compared with.
@@ -22,7 +23,7 @@ let port: SerialPort | undefined;
 
 const open = (): void => {
   setFifo(true);
-  const opened = new SerialPort({ path, baudRate: 921_600 });
+  const opened = new SerialPort({ path, baudRate: 921_600, lock: PEER_LOCK !== '0' });
   port = opened;
   loop.output = { epoch: Number(epoch), send: (frame) => void opened.write(Buffer.from(frame)) };
   opened.on('data', (bytes: Buffer) => loop.read(bytes));
