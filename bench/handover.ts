@@ -22,9 +22,9 @@ import type { Judged } from '#cli/sim-client.ts';
 import { table } from '#cli/text.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { nowUs } from '#handover/native.ts';
-import { flyPeer, SCHEMES, type Scheme } from './handover-peers.ts';
-import { gapsSvg, spread, spreadRow, spreadTable } from './handover-report.ts';
-import { type Takeover, takeOver } from './handover-takeover.ts';
+import { flyPeer, SCHEMES, type Scheme } from './handover/peers.ts';
+import { gapsSvg, spread, spreadRow, spreadTable } from './handover/report.ts';
+import { type Takeover, takeOver } from './handover/takeover.ts';
 
 /** More than this is a failure, whatever the machine does meanwhile. */
 const MISSED_CYCLES_MAX = 3;

@@ -188,11 +188,21 @@ export class World {
 
   readonly #expected = new Set<Child>();
 
+  /** From here on the agent that runs now may end by itself. */
+  expectAgentEnd(): void {
+    this.#expected.add(started(this.#agent, 'agent'));
+  }
+
   /** As a power cut would: no goodbye. */
   async killAgent(): Promise<void> {
     const agent = started(this.#agent, 'agent');
-    this.#expected.add(agent);
-    process.kill(agent.id.pid, 'SIGKILL');
+    this.expectAgentEnd();
+    try {
+      process.kill(agent.id.pid, 'SIGKILL');
+    } catch (error) {
+      // It has ended by itself, as was expected.
+      if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
+    }
     await agent.ended;
   }
 

@@ -44,7 +44,7 @@ export const flyPeer = async (
     const env = [`PEER_TTY=${realpathSync(tty).replace('/dev/pts/', '/host-pts/')}`, `PEER_EPOCH=${epoch}`];
     const container = await docker.createContainer({
       Image: imageId,
-      Cmd: ['node', '--single-threaded-gc', '/bench/peers/app.ts'],
+      Cmd: ['node', '--single-threaded-gc', '/bench/handover/peer-app.ts'],
       Env: [
         ...env,
         'PEER_REALTIME=/node_modules/midair/handover/realtime.js',
@@ -58,7 +58,7 @@ export const flyPeer = async (
         Binds: [
           '/dev/pts:/host-pts',
           `${join(PACKAGE_ROOT, 'apps')}:/apps:ro`,
-          `${join(PACKAGE_ROOT, 'bench', 'peers')}:/bench/peers:ro`,
+          `${join(PACKAGE_ROOT, 'bench', 'handover')}:/bench/handover:ro`,
         ],
         // The numbers of Unix98 pseudo-terminals.
         DeviceCgroupRules: ['c 136:* rwm'],

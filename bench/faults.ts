@@ -1,0 +1,90 @@
+/**
+ * `npm run bench -- faults [--only TEXT] [--json] [--markdown FILE]`: every fault, in V1, V2 and the agent, at every step
+ * of a handover in flight, on the real engine; each beside what the failure matrix says. About eight seconds a row.
+ * Status 1 if a row came out otherwise.
+ */
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/run-directory.ts';
+import { Scope } from '#cli/demo/scope.ts';
+import { World } from '#cli/demo/world.ts';
+import { table } from '#cli/text.ts';
+import { FaultLab, type Seen } from '#test/faults/lab.ts';
+import { rowName, rows, stepName } from '#test/faults/rows.ts';
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: '' },
+    json: { type: 'boolean', default: false },
+    markdown: { type: 'string' },
+  },
+});
+const chosen = rows().filter((row) => rowName(row).includes(values.only));
+if (chosen.length === 0) {
+  process.stderr.write(
+    `no row's name holds "${values.only}"; there is, for one, ${rows().slice(0, 3).map(rowName).join(', ')}\n`,
+  );
+  process.exit(2);
+}
+const say = (text: string) => process.stderr.write(`${text}\n`);
+const interrupt = new AbortController();
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(name, () => interrupt.abort(new Error(`stopped by ${name}`)));
+}
+const scope = new Scope();
+const directory = await createRunDirectory();
+const seen: Seen[] = [];
+try {
+  const world = new World({ scope, directory, signal: interrupt.signal, device: `faults-${process.pid}` });
+  say('preparing: engines, base image, hub, drone, agent; V1 and V2 with the fault hook in them');
+  await world.openEngines(say);
+  await world.loadBase();
+  const lab = new FaultLab(world);
+  await lab.open();
+  for (const [at, row] of chosen.entries()) {
+    const one = await lab.fly(row);
+    seen.push(one);
+    const { judged, result, held, done } = one;
+    say(
+      `${String(at + 1).padStart(3)}/${chosen.length} ${held ? 'ok  ' : 'FAIL'} ${rowName(row)}: ${done ? result : 'the step did not come'}` +
+        `, gap ${judged.gapMsMax?.toFixed(1) ?? '–'} ms, tilt ${judged.attitudeDegMax?.toFixed(2) ?? '–'}°, stale ${judged.stale}` +
+        (held ? '' : `, expected ${row.expected.join(' or ')}; ${one.told}`),
+    );
+  }
+} catch (error) {
+  say(`bench faults: ${(error as Error).message}\nlogs: ${directory}/logs`);
+  process.exitCode = 1;
+}
+for (const error of await scope.close()) {
+  say(error.message);
+  process.exitCode = 1;
+}
+await endLeftovers(directory);
+if (seen.every(({ held }) => held)) emptyRunDirectory(directory);
+else process.exitCode = 1;
+
+const HEAD = ['who', 'fault', 'at', 'flies in the end', 'expected', 'gap ms', 'tilt °', 'stale, doubled', ''];
+const lines = seen.map(({ row, result, held, judged }) => [
+  row.who,
+  row.fault,
+  stepName(row.step),
+  result,
+  row.expected.join(' or '),
+  judged.gapMsMax?.toFixed(1) ?? '–',
+  judged.attitudeDegMax?.toFixed(2) ?? '–',
+  `${judged.stale}, ${judged.doubled}`,
+  held ? 'ok' : 'FAIL',
+]);
+process.stdout.write(table(HEAD, lines));
+process.stdout.write(
+  `\n${seen.filter(({ held }) => held).length} of ${seen.length} rows as the failure matrix says\n`,
+);
+if (values.json) process.stdout.write(`${JSON.stringify(seen)}\n`);
+if (values.markdown !== undefined) {
+  const rule = HEAD.map(() => '---');
+  const text = [HEAD, rule, ...lines].map((cells) => `| ${cells.join(' | ')} |`).join('\n');
+  writeFileSync(
+    values.markdown,
+    `# Fault matrix, as flown\n\n\`npm run bench -- faults --markdown FILE\` writes this table.\n\n${text}\n`,
+  );
+}
