@@ -445,7 +445,7 @@ export class Supervisor {
     const { link, device, memory } = this.#options;
     const { state } = this.#coordinator;
     const ownerId = state.phase === 'idle' ? state.owner : 'prior' in state ? state.prior : null;
-    const owner = this.#containers.find(({ id }) => id === ownerId);
+    const owner = this.#containers.find(({ id, running }) => id === ownerId && running);
     this.#toldMs = Date.now();
     link.current({
       device,

@@ -46,7 +46,7 @@ export const takeOver = async (
       const relative = (us: unknown) => ((Number(us) - atUs) / 1000).toFixed(2);
       const events = (await world.hub.events(seen)).filter(({ data }) => Number(data.atUs) > atUs - 5_000);
       trace(
-        `  ${events.map(({ type, data }) => `${type} ${String(data.resource ?? '')} ${relative(data.atUs)}`).join(', ')}`,
+        `  ${events.map(({ type, data }) => `${type} ${typeof data.resource === 'string' ? data.resource : ''} ${relative(data.atUs)}`).join(', ')}`,
       );
       const { commands } = await world.sim.trace(atUs - 6_000, atUs + 80_000);
       trace(`  ${commands.map(({ tUs, epoch }) => `${relative(tUs)}/${epoch}`).join(' ')}`);

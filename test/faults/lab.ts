@@ -91,8 +91,10 @@ export class FaultLab {
     for (const path of [this.#plan, `${this.#plan}.now`]) rmSync(path, { force: true });
     await world.pause(CALM_MS);
     const judged = await world.sim.judge(startUs, nowUs());
-    const result = await this.#result(judged);
-    const told = (await world.hub.events(seen)).filter(({ type }) => /^update\.|failsafe/.test(type)).at(-1);
+    const events = await world.hub.events(seen);
+    const landed = events.some(({ type }) => type === 'failsafe');
+    const result = landed ? 'failsafe' : await this.#result(judged);
+    const told = events.filter(({ type }) => /^update\.|failsafe/.test(type)).at(-1);
     const clean = judged.stale === 0 && judged.doubled === 0;
     const held = done && clean && result !== 'nobody' && row.expected.includes(result);
     await this.#back();

@@ -83,7 +83,7 @@ export const STEPS: Readonly<Record<Who, readonly Step[]>> = {
 };
 
 /** The failure matrix. */
-export const expected = (who: Who, fault: Fault, { stage, way, type }: Step): Result[] => {
+export const expected = (who: Who, fault: Fault, { stage }: Step): Result[] => {
   const dies = fault === 'SIGKILL' || fault === 'exit';
   switch (who) {
     case 'v1':
@@ -98,13 +98,10 @@ export const expected = (who: Who, fault: Fault, { stage, way, type }: Step): Re
       return fault === 'flood' ? ['v2', 'v1'] : ['v1'];
     case 'agent': {
       const restarts = dies || fault === 'SIGSTOP';
-      if (!restarts) return ['v1', 'v2'];
-      if (stage === 'committed') return ['v2'];
-      // GRANTED was not taken in: for the journal the rotors are still on their way, and the prior gets them back.
-      if (stage === 'probation') return type === 'GRANTED' && way === 'hear' ? ['v1'] : ['v1', 'v2'];
-      // Between RELEASED and GRANT nobody holds the rotors, and the one who would grant them is away.
-      if (stage === 'rotors') return ['v1', 'failsafe'];
-      return ['v1'];
+      // Between the rotors' RELEASED and their GRANT nobody holds them, and the one who would grant them is away.
+      const between = restarts && stage === 'rotors';
+      // The prior flies on or gets everything back, and the update, which is not to blame, is tried again.
+      return stage === 'committed' ? ['v2'] : between ? ['v1', 'v2', 'failsafe'] : ['v1', 'v2'];
     }
   }
 };
