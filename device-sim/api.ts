@@ -79,6 +79,8 @@ const stateOf = (values: Float64Array): Record<string, unknown> => {
       commandsLost: get(TRUTH.commandsLost),
       garbageBytes: get(TRUTH.garbageBytes),
       badChecksums: get(TRUTH.badChecksums),
+      signed: flag(TRUTH.signed),
+      streams: get(TRUTH.streams),
     },
   };
 };

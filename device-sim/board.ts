@@ -4,7 +4,7 @@
  * Invariants: no clock and no descriptor inside. Simulated time follows the times that are passed in, in steps of
  * 1 ms. The last command is held; 200 ms after it the board levels and descends by itself and listens to nobody until
  * it is down. It follows every valid command whoever sent it, as a real board would: keeping a second sender away is
- * the handover's duty, and the judge tells whether it was done.
+ * the handover's duty, and the judge tells whether it was done. With a signing key valid means signed, too.
  */
 import { Battery } from '#device-sim/battery.ts';
 import { failsafeThrottles } from '#device-sim/failsafe.ts';
@@ -17,7 +17,7 @@ import { Random } from '#device-sim/random.ts';
 import { Sensors } from '#device-sim/sensors.ts';
 import { Telemetry } from '#device-sim/telemetry.ts';
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
-import { type Fields, MAV, Parser } from '#handover/mavlink/index.ts';
+import { type Fields, type Frame, MAV, Parser, type Refusal, SignedLink } from '#handover/mavlink/index.ts';
 
 export interface BoardOptions {
   readonly parameters: Parameters;
@@ -27,10 +27,14 @@ export interface BoardOptions {
   readonly startUs: number;
   readonly history: History;
   readonly truth: Truth;
+  /** Frames are signed and have to be; the time at power-on, in 10 us since 2015-01-01 UTC. */
+  readonly signing?: { readonly key: Uint8Array; readonly startTicks: number } | undefined;
 }
 
 const STEP_S = LIMITS.stepUs / 1e6;
 const DEG = 180 / Math.PI;
+/** Of the port; its one companion is on it. */
+const BOARD_LINK_ID = 0;
 
 export class Board {
   readonly startUs: number;
@@ -40,7 +44,8 @@ export class Board {
   readonly #state: State = createState();
   readonly #sensors: Sensors;
   readonly #telemetry: Telemetry;
-  readonly #parser = new Parser();
+  readonly #signing: SignedLink | undefined;
+  readonly #parser: Parser;
   readonly #battery: Battery;
   readonly #throttles = new Float64Array(4);
   #armed = false;
@@ -60,12 +65,18 @@ export class Board {
   #lateTicks = 0;
   #lateUsMax = 0;
 
-  constructor({ parameters, seed, startUs, history, truth }: BoardOptions) {
+  constructor({ parameters, seed, startUs, history, truth, signing }: BoardOptions) {
     this.#p = parameters;
     this.#truth = truth;
     this.#judge = new Judge(history);
     this.#sensors = new Sensors(parameters, new Random(seed));
-    this.#telemetry = new Telemetry(startUs);
+    if (signing !== undefined) {
+      const now = (): number => signing.startTicks + Math.floor((this.#aliveUs - startUs) / 10);
+      this.#signing = new SignedLink({ key: signing.key, linkId: BOARD_LINK_ID, lastTimestamp: 0, now });
+    }
+    const onRefused = (refusal: Refusal, frame: Frame): void => this.#refused(refusal, frame);
+    this.#parser = new Parser({ signing: this.#signing, onRefused });
+    this.#telemetry = new Telemetry(startUs, this.#signing);
     this.#battery = new Battery(parameters);
     this.startUs = startUs;
     this.#physicsUs = startUs;
@@ -150,6 +161,13 @@ export class Board {
     }
   }
 
+  /** What else than a command it would have been does not matter, nor what it says of itself. */
+  #refused(refusal: Refusal, frame: Frame): void {
+    const isCommand = frame.name === 'HIL_ACTUATOR_CONTROLS';
+    const [epoch, imuUs] = isCommand ? [frame.fields.flags, frame.fields.time_usec] : [0, 0];
+    this.#judge.refuse({ tUs: this.#aliveUs, epoch, imuUs }, refusal);
+  }
+
   /** Only disarming is known as an order; arming comes with the first command. */
   #order(fields: Fields<'COMMAND_LONG'>, systemId: number, componentId: number): void {
     const known = fields.command === MAV.CMD_COMPONENT_ARM_DISARM && fields.param1 === 0;
@@ -230,6 +248,8 @@ export class Board {
     values[TRUTH.commandsLost] = counts.lost;
     values[TRUTH.garbageBytes] = counts.garbageBytes;
     values[TRUTH.badChecksums] = counts.badChecksums;
+    values[TRUTH.signed] = Number(this.#signing !== undefined);
+    values[TRUTH.streams] = this.#signing?.streamCount ?? 0;
     this.#truth.end();
   }
 }

@@ -5,6 +5,7 @@
  * which the writer may be overwriting; so no lock is needed, and a slow reader never holds up the board.
  */
 import { LIMITS } from '#device-sim/limits.ts';
+import { REFUSALS } from '#handover/mavlink/index.ts';
 
 /** Fixed number of columns of float64, the first one a time that never decreases. */
 export class Ring {
@@ -71,8 +72,11 @@ export const SAMPLE = {
   length: 8,
 } as const;
 
-/** What a command was, or that there was none. */
-export const KINDS = ['fresh', 'doubled', 'stale', 'ignored', 'invalid', 'silence'] as const;
+/** What a command was, or that there was none; or why a frame did not pass the signing. */
+export const KINDS = [
+  ...(['fresh', 'doubled', 'stale', 'ignored', 'invalid', 'silence'] as const),
+  ...REFUSALS,
+] as const;
 export type Kind = (typeof KINDS)[number];
 
 export interface HistoryMemory {

@@ -5,6 +5,7 @@
  * Only fresh commands (neither stale nor doubled) close a gap, so that a wrong sender cannot hide a pause.
  */
 import { type History, KINDS, type Kind } from '#device-sim/history.ts';
+import type { Refusal } from '#handover/mavlink/index.ts';
 
 export interface Arrival {
   /** CLOCK_MONOTONIC, us. */
@@ -47,8 +48,8 @@ export class Judge {
     return 'fresh';
   }
 
-  /** One that the board did not follow: in failsafe, or not fit to be followed. */
-  refuse(arrival: Arrival, kind: 'ignored' | 'invalid'): void {
+  /** One that the board did not follow: in failsafe, not fit to be followed, or not signed as it has to be. */
+  refuse(arrival: Arrival, kind: 'ignored' | 'invalid' | Refusal): void {
     this.#push(kind, arrival, Number.NaN);
   }
 

@@ -21,7 +21,7 @@ export const LIMITS = {
   /** Read from the pty per wake-up at most: 16 reads of 4 KiB. */
   readBytes: 4_096,
   readsMax: 16,
-  /** All frames of one tick: 73 + 44 + 40 + 14 + 21 + 43 bytes and room. */
+  /** All frames of one tick: 73 + 44 + 40 + 14 + 21 + 43 bytes, 13 more each when signed, four answers, and room. */
   tickBytesMax: 1_024,
 
   historyUs: 120_000_000,

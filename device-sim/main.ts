@@ -1,4 +1,4 @@
-/** `node device-sim/main.ts --dir DIR [--seed N] [--port N] [--no-camera] [--no-fifo]`, or `midair sim`. */
+/** `node device-sim/main.ts --dir DIR [--seed N] [--port N] [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`. */
 import { parseArgs } from 'node:util';
 import { SimError, type SimOptions } from '#device-sim/options.ts';
 import { startSim } from '#device-sim/sim.ts';
@@ -29,17 +29,19 @@ const options = (): SimOptions => {
       port: { type: 'string' },
       camera: { type: 'boolean', default: true },
       fifo: { type: 'boolean', default: true },
+      'signing-key': { type: 'string' },
       'log-level': { type: 'string' },
     },
     allowNegative: true,
   });
-  const { dir = '', seed, port, camera, fifo, 'log-level': logLevel } = values;
+  const { dir = '', seed, port, camera, fifo, 'signing-key': signingKey, 'log-level': logLevel } = values;
   return {
     dir,
     camera,
     fifo,
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
     ...(port === undefined ? {} : { port: numberOf(port) }),
+    ...(signingKey === undefined ? {} : { signingKey }),
     ...(logLevel === undefined ? {} : { logLevel: logLevel as 'info' }),
   };
 };

@@ -47,6 +47,8 @@ const schema = v.strictObject({
   ),
   /** Ask for SCHED_FIFO, as the board stands for separate hardware; it flies without, and says so. */
   fifo: v.optional(v.boolean('must be true or false'), true),
+  /** File with the key of a signed link, as hex or base64: the board then hears only what is signed with it. */
+  signingKey: v.optional(v.pipe(v.string('must name a file'), v.minLength(1, 'must name a file'))),
   /** For the few lines that the simulator writes to standard error. */
   logLevel: v.optional(
     v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent'),

@@ -5,6 +5,7 @@
  * out; what does not fit is dropped whole and counted.
  */
 import { LIMITS } from '#device-sim/limits.ts';
+import { MAVLINK_LIMITS } from '#handover/mavlink/index.ts';
 
 /** @returns bytes taken, 0 or less for none */
 export type Write = (bytes: Uint8Array, offset: number, length: number) => number;
@@ -44,9 +45,12 @@ export class Outlet {
   }
 }
 
-/** By the length byte of each header. */
+const { signatureBytes: SIGNATURE_BYTES } = MAVLINK_LIMITS;
+/** By each header: its length, and whether a signature follows. */
 const countFrames = (bytes: Uint8Array): number => {
   let frames = 0;
-  for (let at = 0; at < bytes.length; at += 12 + (bytes[at + 1] as number)) frames += 1;
+  for (let at = 0; at < bytes.length; frames += 1) {
+    at += 12 + (bytes[at + 1] as number) + (bytes[at + 2] === 0 ? 0 : SIGNATURE_BYTES);
+  }
   return frames;
 };

@@ -17,6 +17,7 @@ import { Link } from '#device-sim/link.ts';
 import { parseOptions, SimError, type SimOptions } from '#device-sim/options.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
 import { TRUTH, Truth } from '#device-sim/truth.ts';
+import { readKeyFile, systemTicks } from '#handover/mavlink/index.ts';
 import { native, nowUs } from '#handover/native.ts';
 
 /** The line that is printed once the drone can be used. */
@@ -46,8 +47,10 @@ const FIFO_PRIORITY = 10;
  * @throws SimError `INVALID_OPTIONS`, `DIRECTORY`, `ALREADY_RUNNING`, `NO_START`
  */
 export const startSim = async (options: SimOptions): Promise<Sim> => {
-  const { dir, seed, camera, port, fifo, logLevel } = parseOptions(options);
+  const { dir, seed, camera, port, fifo, signingKey, logLevel } = parseOptions(options);
   const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
+  const signing =
+    signingKey === undefined ? undefined : { key: keyOf(signingKey), startTicks: systemTicks() };
   const directory = await Directory.open(dir);
   const truth = new Truth();
   const history = createHistory();
@@ -72,7 +75,7 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
   };
 
   try {
-    const board = new Board({ parameters: PARAMETERS, seed, startUs: nowUs(), history, truth });
+    const board = new Board({ parameters: PARAMETERS, seed, startUs: nowUs(), history, truth, signing });
     const apiWork: ApiWork = { history: history.memory, truth: truth.memory, camera: counts, port };
     const api = startWorker('api-worker', apiWork, failure.reject);
     workers.push(api);
@@ -110,11 +113,22 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
       url: `http://127.0.0.1:${bound.port}`,
       fifo: isFifo,
     };
-    log.info({ tty: link.path, url: ready.url, seed, fifo: isFifo }, 'the drone stands on the ground');
+    log.info(
+      { tty: link.path, url: ready.url, seed, fifo: isFifo, signed: signing !== undefined },
+      'the drone stands on the ground',
+    );
     return { ready, ended: failure.promise, close };
   } catch (error) {
     await close();
     throw error;
+  }
+};
+
+const keyOf = (path: string): Uint8Array => {
+  try {
+    return readKeyFile(path).key;
+  } catch (cause) {
+    throw new SimError('INVALID_OPTIONS', `signingKey: ${(cause as Error).message}`, { cause });
   }
 };
 

@@ -31,6 +31,12 @@ export interface Summary {
   /** Not followed: in failsafe or crashed; not finite, in the future, or disarming in the air. */
   ignored: number;
   invalid: number;
+  /** Frames of any kind that did not pass the signing, by the reason (handover/mavlink/signing.ts). */
+  unsigned: number;
+  badSignature: number;
+  replayed: number;
+  tooOld: number;
+  tooManyStreams: number;
   failsafes: number;
   /** From the answered sample's time to the arrival of the answer. */
   latencyMsP50: number | null;
@@ -58,7 +64,7 @@ const missed = (gapMs: number): number => Math.max(0, Math.round(gapMs / TICK_MS
 
 export const summarise = (history: History, fromUs: number, toUs: number): Summary => {
   const { commands, samples, failsafes, open } = history;
-  const counts: Record<Kind, number> = { fresh: 0, doubled: 0, stale: 0, ignored: 0, invalid: 0, silence: 0 };
+  const counts = Object.fromEntries(KINDS.map((kind) => [kind, 0])) as Record<Kind, number>;
   const gaps: number[] = [];
   const latencies: number[] = [];
   const epochs = new Map<number, { epoch: number; commands: number; firstUs: number; lastUs: number }>();
@@ -130,6 +136,11 @@ export const summarise = (history: History, fromUs: number, toUs: number): Summa
     stale: counts.stale,
     ignored: counts.ignored,
     invalid: counts.invalid,
+    unsigned: counts.unsigned,
+    badSignature: counts.badSignature,
+    replayed: counts.replayed,
+    tooOld: counts.tooOld,
+    tooManyStreams: counts.tooManyStreams,
     failsafes: endFailsafe - firstFailsafe,
     latencyMsP50: percentile(latencies, 0.5),
     latencyMsP99: percentile(latencies, 0.99),

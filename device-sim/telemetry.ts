@@ -7,7 +7,14 @@
 import type { Battery } from '#device-sim/battery.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import type { Sensors } from '#device-sim/sensors.ts';
-import { type Fields, type FieldsToSend, MAV, type MessageName, Writer } from '#handover/mavlink/index.ts';
+import {
+  type Fields,
+  type FieldsToSend,
+  MAV,
+  type MessageName,
+  type SignedLink,
+  Writer,
+} from '#handover/mavlink/index.ts';
 
 export interface BoardStatus {
   readonly armed: boolean;
@@ -24,7 +31,7 @@ const SENSORS = 0x01 | 0x02 | 0x04 | 0x08 | 0x8000;
 
 export class Telemetry {
   readonly #startUs: number;
-  readonly #writer = new Writer({ systemId: 1, componentId: MAV.COMP_ID_AUTOPILOT1 });
+  readonly #writer: Writer;
   readonly #out = new Uint8Array(LIMITS.tickBytesMax);
   readonly #answers: FieldsToSend<'COMMAND_ACK'>[] = [];
   #length = 0;
@@ -57,8 +64,9 @@ export class Telemetry {
     yawspeed: 0,
   };
 
-  constructor(startUs: number) {
+  constructor(startUs: number, signing?: SignedLink) {
     this.#startUs = startUs;
+    this.#writer = new Writer({ systemId: 1, componentId: MAV.COMP_ID_AUTOPILOT1, signing });
   }
 
   /** Answers an order with the next tick; a sender of many waits for none: only the last few are kept. */

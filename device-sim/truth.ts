@@ -29,7 +29,10 @@ export const TRUTH = {
   badChecksums: 39,
   /** 1: SCHED_FIFO, 0: not. */
   fifo: 40,
-  length: 41,
+  /** 1: the link is signed; and how many streams were ever heard on it, of 16. */
+  signed: 41,
+  streams: 42,
+  length: 43,
 } as const;
 
 export class Truth {

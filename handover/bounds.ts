@@ -1,4 +1,6 @@
 /** Bounds of the sockets and of the SDK, unit last, beside the protocol's own in limits.ts. */
+import { LIMITS } from '#handover/limits.ts';
+
 export const BOUNDS = {
   /** What a peer that does not read may make us keep: a full set of connections in a few lines, and heartbeats. */
   sendQueueBytesMax: 8 * 1024 * 1024,
@@ -45,6 +47,12 @@ export const BOUNDS = {
   releaseTickMsMax: 20,
   /** A write younger than this leaves the period to the successor already. */
   freshWriteUsMax: 500,
+  /**
+   * What a dead prior may have signed after its last heartbeat: it was silent and then frozen, as long as the agent
+   * waits for either; and some for the clock's own corrections and for several frames in one tick.
+   */
+  signedUnheardMsMax: LIMITS.aloneSilenceMsMax + LIMITS.fenceMsMax,
+  signedSlackMs: 100,
 
   /** Beyond it a slow client's unsent bytes stay behind: its connection is closed with 1012. */
   websocketFlushMsMax: 50,

@@ -8,6 +8,7 @@
  * - What is held changes by steps alone (steps.ts).
  */
 import { BOUNDS } from '#handover/bounds.ts';
+import { Heartbeat } from '#handover/heartbeat.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, connectLines } from '#handover/lines.ts';
 import {
@@ -78,10 +79,7 @@ export class Session {
   #epoch = 0;
   #closed = false;
   #retry: NodeJS.Timeout | undefined;
-  #heartbeat: NodeJS.Timeout | undefined;
-  /** Counts the series of heartbeats; the one that runs is the last. */
-  #series = 0;
-  #snapIntervalMs: number = LIMITS.snapIntervalMs;
+  readonly #heartbeat: Heartbeat;
   /** Offered, and not granted yet. */
   #candidate = false;
   #warming: AbortController | undefined;
@@ -91,8 +89,10 @@ export class Session {
 
   constructor(options: JoinOptions) {
     this.#options = options;
+    this.#heartbeat = new Heartbeat(options.holders.rotors, () => this.#snap());
     this.#steps = new Steps({
       holders: options.holders,
+      reads: options.stateVersions.reads,
       current: () => this.#socket,
       fault: (code, text) => this.fault(code, text),
       warn: (text) => this.#log('warn', text),
@@ -102,8 +102,9 @@ export class Session {
           this.#candidate = false;
           this.#endShadow();
         }
-        if (turn === 'left') this.#snapIntervalMs = LIMITS.snapIntervalMs;
-        if (turn !== 'next') this.#beat(turn === 'owned');
+        if (turn === 'left') this.#heartbeat.usual();
+        if (turn === 'owned') this.#heartbeat.start();
+        else if (turn !== 'next') this.#heartbeat.stop();
       },
     });
   }
@@ -135,7 +136,7 @@ export class Session {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#retry);
-    this.#beat(false);
+    this.#heartbeat.stop();
     this.#endShadow();
     const socket = this.#socket;
     this.#socket = undefined;
@@ -255,8 +256,7 @@ export class Session {
     if (!taken) return;
     if (role === 'source') {
       source?.mirror?.(fd);
-      this.#snapIntervalMs = snapIntervalMs ?? LIMITS.snapIntervalMs;
-      this.#beat(true);
+      this.#heartbeat.start(snapIntervalMs ?? LIMITS.snapIntervalMs);
       return;
     }
     this.#mirror?.close();
@@ -313,7 +313,8 @@ export class Session {
   async #committed({ role, epoch }: Message<'COMMIT'>): Promise<void> {
     this.#endShadow();
     if (role === 'owner') {
-      this.#snapIntervalMs = LIMITS.snapIntervalMs;
+      this.#heartbeat.usual();
+      if (this.#steps.owns('rotors')) this.#heartbeat.start();
       this.#log('info', 'committed: the drone is ours', { epoch });
       this.#options.onOwner?.();
       return;
@@ -345,29 +346,6 @@ export class Session {
   }
 
   // ---------------------------------------------------------------- heartbeat
-
-  #beat(on: boolean): void {
-    clearInterval(this.#heartbeat);
-    this.#heartbeat = undefined;
-    const series = ++this.#series;
-    if (!on) return;
-    this.#snap();
-    const { rotors } = this.#options.holders;
-    if (this.#snapIntervalMs < LIMITS.snapIntervalMs && rotors?.tick !== undefined) void this.#pulse(series);
-    else this.#heartbeat = setInterval(() => this.#snap(), this.#snapIntervalMs);
-  }
-
-  /** Watched by one that may take over: a heartbeat after each command, when the state is fresh and the loop has time. */
-  async #pulse(series: number): Promise<void> {
-    const { rotors } = this.#options.holders;
-    while (series === this.#series && rotors?.mirroring === true) {
-      await rotors.tick?.(this.#snapIntervalMs * BOUNDS.snapIntervalsMax);
-      if (series === this.#series) this.#snap();
-    }
-    if (series !== this.#series) return;
-    this.#snapIntervalMs = LIMITS.snapIntervalMs;
-    this.#beat(true);
-  }
 
   #snap(): void {
     const rotors = this.#options.holders.rotors as { snapshot?(): JsonObject } | undefined;

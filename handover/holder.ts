@@ -5,7 +5,7 @@
  * resource. Implement it for a resource of your own, or use the ready-made ones beside this file.
  */
 import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
-import type { JsonObject } from '#handover/messages.ts';
+import type { JsonObject, Signing } from '#handover/messages.ts';
 
 export interface Grant<P extends JsonObject = JsonObject> {
   /** The prior's own last words, its last heartbeat (it died), or nothing (first start: `payload` is null). */
@@ -14,6 +14,8 @@ export interface Grant<P extends JsonObject = JsonObject> {
   /** By name; the holder's from here on. */
   readonly descriptors: ReadonlyMap<string, number>;
   readonly epoch: number;
+  /** Rotors only, where the device signs its link: every frame is to be later than `lastTimestamp`. */
+  readonly signing?: Signing;
 }
 
 export interface Released<P extends JsonObject = JsonObject> {
@@ -60,7 +62,10 @@ export type HolderCode =
   | 'WRITE_STUCK'
   | 'TIMEOUT'
   | 'FRAME_TOO_LARGE'
-  | 'WRONG_PAYLOAD';
+  | 'WRONG_PAYLOAD'
+  | 'INCOMPATIBLE_STATE'
+  | 'NO_KEY'
+  | 'NOT_SIGNING';
 
 /** A resource that could not be taken or let go; the agent hears of it as a FAULT of this code. */
 export class HolderError extends Error {

@@ -13,6 +13,7 @@ import { BOUNDS } from '#handover/bounds.ts';
 import { type Grant, type Holder, HolderError, type Released, takeOne } from '#handover/holder.ts';
 import { LIMITS } from '#handover/limits.ts';
 import type { NamedDescriptor } from '#handover/lines.ts';
+import { LIMITS as MAVLINK_LIMITS } from '#handover/mavlink/limits.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { MirrorSource } from '#handover/mirror.ts';
 import { native, nowUs } from '#handover/native.ts';
@@ -27,6 +28,18 @@ const payloadSchema = v.object({
   /** The controller's: integrators, estimator, setpoint; read by versions that know `stateVersion`. */
   state: v.record(v.string(), v.unknown()),
   stateVersion: v.pipe(v.number(), v.safeInteger(), v.minValue(1)),
+  /** Of a signed link; the key itself is the agent's to give. */
+  signing: v.exactOptional(
+    v.object({
+      linkId: v.pipe(v.number(), v.safeInteger(), v.minValue(0), v.maxValue(255)),
+      lastTimestamp: v.pipe(
+        v.number(),
+        v.safeInteger(),
+        v.minValue(0),
+        v.maxValue(MAVLINK_LIMITS.timestampMax),
+      ),
+    }),
+  ),
 });
 export type RotorsPayload = JsonObject & v.InferOutput<typeof payloadSchema>;
 
@@ -34,12 +47,46 @@ export interface SerialLinkOptions {
   /** What was read, in order, nothing twice. After a grant first the beginning of a frame that the prior had read. */
   onData(bytes: Buffer): void;
   /** All that a successor needs; `partial`: what the parser holds of a frame whose end has not come. */
-  state(): { link: JsonObject; partial: Uint8Array; state: JsonObject; stateVersion: number };
-  /** Load this state; data follow. `null` at a first start. Throw if it cannot be read: the grant then fails. */
+  state(): {
+    link: JsonObject;
+    partial: Uint8Array;
+    state: JsonObject;
+    stateVersion: number;
+    /** As long as the link is signed: the time of the last frame that was. */
+    signing?: { linkId: number; lastTimestamp: number };
+  };
+  /**
+   * Load this state; data follow. `null` at a first start. Throw if it cannot be read: the grant then fails. With
+   * `grant.signing` sign from here on; its `lastTimestamp` is then above all that the prior can have signed.
+   */
   resume(payload: RotorsPayload | null, grant: Grant<RotorsPayload>): void;
   /** The tty failed while it was ours. */
   onLost?(error: Error): void;
 }
+
+type Payload = v.InferOutput<typeof payloadSchema>;
+
+/**
+ * The grant with a `lastTimestamp` above all that was signed before. The agent knows what it heard; the payload may be
+ * newer. A prior that is dead signed more after its last heartbeat: on this machine's clock that is the past, unless the
+ * clock was put back meanwhile. So the heartbeat's age counts, by the clock that nobody puts back.
+ * @throws HolderError `NO_KEY`: the prior signed, so the board hears nothing that is not signed
+ */
+const signedOn = (grant: Grant<RotorsPayload>, payload: Payload | null): Grant<RotorsPayload> => {
+  const { signing, from } = grant;
+  const before = payload?.signing;
+  if (signing === undefined) {
+    if (before === undefined) return grant;
+    throw new HolderError('NO_KEY', 'the link is signed, and the grant has no key');
+  }
+  let lastTimestamp = Math.max(signing.lastTimestamp, before?.lastTimestamp ?? 0);
+  if (from === 'snap') {
+    const ageMs = Math.max(0, (nowUs() - (payload?.lastWriteUs ?? 0)) / 1_000);
+    const unheardMs = Math.min(ageMs, BOUNDS.signedUnheardMsMax) + BOUNDS.signedSlackMs;
+    lastTimestamp += Math.ceil(unheardMs * MAVLINK_LIMITS.ticksPerMs);
+  }
+  return { ...grant, signing: { ...signing, lastTimestamp } };
+};
 
 interface Waiter {
   settle(error?: Error): void;
@@ -113,7 +160,10 @@ export class SerialLink implements Holder<RotorsPayload> {
     this.#fd = fd;
     const payload = grant.payload === null ? null : v.parse(payloadSchema, grant.payload);
     this.#epoch = grant.epoch;
-    this.#options.resume(payload as RotorsPayload | null, grant);
+    this.#options.resume(payload as RotorsPayload | null, signedOn(grant, payload));
+    if (grant.signing !== undefined && this.#options.state().signing === undefined) {
+      throw new HolderError('NOT_SIGNING', 'the link is signed, and this app does not sign');
+    }
     if (payload !== null) this.#lastWriteUs = payload.lastWriteUs;
     this.#openPort(fd);
     this.#owns = true;

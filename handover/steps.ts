@@ -8,7 +8,7 @@
  */
 import { Joined, split } from '#handover/batches.ts';
 import { BOUNDS } from '#handover/bounds.ts';
-import type { Holder, Released } from '#handover/holder.ts';
+import { type Grant, type Holder, HolderError, type Released } from '#handover/holder.ts';
 import type { LineSocket } from '#handover/lines.ts';
 import { type AgentMessage, ProtocolError, RESOURCES, type Resource } from '#handover/messages.ts';
 
@@ -19,6 +19,8 @@ export type Holders = { readonly [R in Resource]?: Holder };
 /** What the steps need of their session. */
 export interface Host {
   readonly holders: Holders;
+  /** Versions of the rotors' state that can be taken over. */
+  readonly reads: readonly number[];
   /** The agent's connection now; another one than a step came by means that its agent is gone. */
   current(): AgentSocket | undefined;
   fault(code: string, text: string): void;
@@ -30,6 +32,8 @@ export interface Host {
   rotors(turn: 'next' | 'granting' | 'owned' | 'leaving' | 'left'): void;
 }
 
+/** What a holder keeps of a grant that a release nobody heard brings back. */
+type Terms = Pick<Grant, 'epoch' | 'signing'>;
 type Step = Message<'RELEASE'> | (Message<'GRANT'> & { joined: Joined });
 
 export class Steps {
@@ -39,7 +43,7 @@ export class Steps {
   #running = false;
   readonly #waiting: { step: Step; socket: AgentSocket }[] = [];
   /** Of each resource's last grant. */
-  readonly #epochs = new Map<Resource, number>();
+  readonly #terms = new Map<Resource, Terms>();
 
   constructor(host: Host) {
     this.#host = host;
@@ -139,6 +143,17 @@ export class Steps {
     await this.#resume(resource, holder, released);
   }
 
+  /** Refused while its giver can take it back; from a dead one's heartbeat the holder makes what it can. */
+  #reads({ resource, from, joined }: Extract<Step, { type: 'GRANT' }>): boolean {
+    const version = joined.payload?.stateVersion;
+    return (
+      resource !== 'rotors' ||
+      from === 'snap' ||
+      version === undefined ||
+      this.#host.reads.includes(version as number)
+    );
+  }
+
   #lacksOnlyRotors(): boolean {
     const { holders } = this.#host;
     return RESOURCES.every(
@@ -158,7 +173,7 @@ export class Steps {
         from: 'release',
         payload,
         descriptors: new Map(own.map(({ name, fd }) => [name, fd])),
-        epoch: this.#epochs.get(resource) ?? 0,
+        ...(this.#terms.get(resource) ?? { epoch: 0 }),
       });
     } catch (error) {
       this.drop(resource);
@@ -183,23 +198,31 @@ export class Steps {
   }
 
   async #grant(step: Extract<Step, { type: 'GRANT' }>, socket: AgentSocket): Promise<void> {
-    const { resource, epoch, from, joined } = step;
+    const { resource, epoch, from, joined, signing } = step;
     const holder = this.#host.holders[resource];
     if (holder === undefined) {
       joined.drop();
       this.#host.fault('NO_HOLDER', `this app has no use for the ${resource}`);
       return;
     }
+    const renewed = this.#owned.has(resource);
+    if (!renewed && !this.#reads(step)) {
+      joined.drop();
+      const { stateVersion } = joined.payload ?? {};
+      const text = `the state is of version ${JSON.stringify(stateVersion)}, not of ${this.#host.reads.join(', ')}`;
+      throw new HolderError('INCOMPATIBLE_STATE', text);
+    }
     if (resource === 'rotors') this.#host.rotors('granting');
     else await this.#betweenTicks();
-    this.#epochs.set(resource, epoch);
-    if (this.#owned.has(resource)) {
+    const terms: Terms = { epoch, ...(signing === undefined ? {} : { signing }) };
+    this.#terms.set(resource, terms);
+    if (renewed) {
       joined.drop();
       await holder.renew?.(epoch);
     } else {
       this.#owned.add(resource);
       try {
-        await holder.grant({ from, payload: joined.payload, descriptors: joined.descriptors, epoch });
+        await holder.grant({ from, payload: joined.payload, descriptors: joined.descriptors, ...terms });
       } catch (error) {
         this.drop(resource);
         throw error;

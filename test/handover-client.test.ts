@@ -1,106 +1,15 @@
 import { describe, expect, it } from 'vitest';
 import { split } from '#handover/batches.ts';
 import { BOUNDS } from '#handover/bounds.ts';
-import { type JoinOptions, join, type Readiness } from '#handover/client.ts';
-import type { Grant, Holder, Released } from '#handover/holder.ts';
+import { join } from '#handover/client.ts';
 import { LIMITS } from '#handover/limits.ts';
-import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
-import type { JsonObject, Resource } from '#handover/messages.ts';
+import { closeAll } from '#handover/lines.ts';
+import type { JsonObject } from '#handover/messages.ts';
 import { type Mirror, MirrorSource } from '#handover/mirror.ts';
 import { native } from '#handover/native.ts';
-import { type AppEnd, pass, scriptedAgent } from './handover-agent.ts';
-import { cleanUp, descriptorCount, directory, until } from './handover-kit.ts';
-
-/** A resource that writes down what becomes of it. */
-class Diary implements Holder {
-  readonly name: Resource;
-  readonly lines: string[] = [];
-  readonly grants: Grant[] = [];
-  fds: NamedDescriptor[] = [];
-  /** What `release` gives, what it waits for, and what `grant` waits for. */
-  gives: Released = { payload: {} };
-  releasing: Promise<void> | undefined;
-  granting: Promise<void> | undefined;
-
-  constructor(name: Resource) {
-    this.name = name;
-  }
-  async grant(grant: Grant): Promise<void> {
-    this.lines.push(`grant ${grant.from} ${grant.epoch}`);
-    this.grants.push(grant);
-    this.fds = [...grant.descriptors].map(([name, fd]) => ({ name, fd }));
-    await this.granting;
-  }
-  async release(deadlineMs: number): Promise<Released> {
-    this.lines.push(`release ${deadlineMs}`);
-    await this.releasing;
-    return this.gives;
-  }
-  renew(epoch: number): Promise<void> {
-    this.lines.push(`renew ${epoch}`);
-    return Promise.resolve();
-  }
-  descriptors(): NamedDescriptor[] {
-    return this.fds;
-  }
-  drop(): void {
-    if (this.fds.length > 0) this.lines.push('drop');
-    closeAll(this.fds.splice(0).map(({ fd }) => fd));
-  }
-  mirrored: number[] = [];
-  mirror(fd: number): void {
-    this.mirrored.push(fd);
-    cleanUp(() => native.close(fd));
-  }
-}
-
-const setUp = async (options: Partial<JoinOptions> = {}) => {
-  const path = `${directory()}/s`;
-  const agent = scriptedAgent(path);
-  const holders = {
-    camera: new Diary('camera'),
-    connections: new Diary('connections'),
-    rotors: new Diary('rotors'),
-  };
-  const logs: string[] = [];
-  const warm: { resolve(readiness: Readiness): void; mirror: Mirror; signal: AbortSignal }[] = [];
-  const session = await join({
-    app: 'hover',
-    release: 'r1',
-    socketPath: path,
-    stateVersions: { reads: [1, 2], writes: 2 },
-    holders,
-    warmUp: (mirror, signal) => new Promise((resolve) => warm.push({ resolve, mirror, signal })),
-    snapshot: () => ({ lastWriteUs: 1 }),
-    onRevoked: (code) => logs.push(`revoked ${code}`),
-    onRetire: () => {
-      logs.push('retire');
-    },
-    onOwner: () => logs.push('owner'),
-    log: (level, text) => logs.push(`${level} ${text}`),
-    ...options,
-  });
-  cleanUp(() => session.close());
-  const { app, hello } = await agent.app();
-  return { path, agent, holders, logs, warm, session, app, hello };
-};
-const descriptor = (name: string): { name: string; fd: number } => {
-  const [left, right] = native.socketPair();
-  native.close(right);
-  cleanUp(() => native.close(left));
-  return { name, fd: left };
-};
-/** As at a first start: one resource after the other. */
-const own = async (app: AppEnd, resources: Resource[], from = 2): Promise<number> => {
-  let epoch = from;
-  for (const resource of resources) {
-    const fds = resource === 'connections' ? [] : [descriptor(resource)];
-    app.send({ type: 'GRANT', epoch, resource, from: 'start', payload: null }, fds);
-    expect((await app.next('GRANTED')).message).toMatchObject({ epoch, resource });
-    epoch += 1;
-  }
-  return epoch;
-};
+import { pass, scriptedAgent } from './handover-agent.ts';
+import { Diary, descriptor, own, setUp } from './handover-client-kit.ts';
+import { cleanUp, descriptorCount, until } from './handover-kit.ts';
 
 describe('the good path', () => {
   it('of a first start: warms up without a mirror, is granted, sends heartbeats, is committed', async () => {

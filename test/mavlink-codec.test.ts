@@ -253,7 +253,9 @@ test('the successor goes on with the sequence and with the half-read frame', () 
   successor.sequence = prior.sequence;
   const frame = successor.encode('EXTENDED_SYS_STATE', { vtol_state: 0, landed_state: 0 });
   expect(new Parser().read(frame)[0]?.sequence).toBe(300 % 256);
-  expect(() => new Parser({ head: new Uint8Array(268) })).toThrow('HEAD_TOO_LONG');
+  expect(() => new Parser({ head: new Uint8Array(MAVLINK_LIMITS.frameBytesMax + 1) })).toThrow(
+    'HEAD_TOO_LONG',
+  );
 });
 
 test('gaps are counted by sender, over the wrap of the sequence', () => {
@@ -268,18 +270,18 @@ test('gaps are counted by sender, over the wrap of the sequence', () => {
   expect(parser.counts).toMatchObject({ frames: 4, lost: 2 });
 });
 
-test('signed frames, MAVLink 1 and unknown messages are dropped, counted, and cost no other frame', () => {
+test('unknown flags, MAVLink 1 and unknown messages are dropped, counted, and cost no other frame', () => {
   const good = bytesOf(GOLDEN.HIGHRES_IMU.frame);
-  const signed = Buffer.from(good);
-  signed[2] = 1;
+  const flagged = Buffer.from(good);
+  flagged[2] = 2;
   const unknown = Buffer.from(good);
   unknown[7] = 200;
   const parser = new Parser();
   const mavlink1 = bytesOf('fe09000101000000000002008104038f3b');
-  const frames = [signed, good, unknown, good, mavlink1, good].flatMap((bytes) => parser.read(bytes));
+  const frames = [flagged, good, unknown, good, mavlink1, good].flatMap((bytes) => parser.read(bytes));
   expect(frames.length).toBe(3);
   expect(parser.counts).toMatchObject({ incompatible: 1, unknownMessages: 1, badChecksums: 0 });
-  expect(parser.counts.garbageBytes).toBe(signed.length + unknown.length + mavlink1.length);
+  expect(parser.counts.garbageBytes).toBe(flagged.length + unknown.length + mavlink1.length);
 });
 
 test('property: good frames between noise, cut anywhere, all come out, in order; kept bytes stay below one frame', () => {

@@ -8,6 +8,7 @@ interface Flags {
   port: number;
   seed: number;
   camera: boolean;
+  signingKey?: string;
 }
 
 export function simCommand(): Command {
@@ -27,6 +28,12 @@ export function simCommand(): Command {
     )
     .addOption(new Option('--seed <number>', 'decides all noise and biases').argParser(integer).default(1))
     .option('--no-camera', 'without the camera')
+    .addOption(
+      new Option(
+        '--signing-key <file>',
+        '32 bytes as hex or base64: the board signs, and hears only what is signed',
+      ).env('MIDAIR_SIGNING_KEY'),
+    )
     .addHelpText(
       'after',
       `
@@ -38,6 +45,12 @@ Example:
     )
     .action(async (flags: Flags) => {
       const { run } = await import('#device-sim/main.ts');
-      await run({ dir: resolve(flags.dir), port: flags.port, seed: flags.seed, camera: flags.camera });
+      await run({
+        dir: resolve(flags.dir),
+        port: flags.port,
+        seed: flags.seed,
+        camera: flags.camera,
+        ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
+      });
     });
 }

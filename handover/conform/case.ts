@@ -2,7 +2,7 @@
 import type { Seat, World } from '#handover/conform/world.ts';
 
 export interface Case {
-  readonly group: 'good path' | 'bad input' | "agent's death";
+  readonly group: 'good path' | 'watched' | 'bad input' | "agent's death";
   /** Stable; `--only` matches on it. */
   readonly id: string;
   readonly expected: string;

@@ -12,6 +12,7 @@ import { goodPath } from '#handover/conform/good-path.ts';
 import { CONFORM } from '#handover/conform/limits.ts';
 import { twoPrograms } from '#handover/conform/two-programs.ts';
 import { Miss } from '#handover/conform/wait.ts';
+import { watched } from '#handover/conform/watched.ts';
 import { World } from '#handover/conform/world.ts';
 
 export { CONFORM } from '#handover/conform/limits.ts';
@@ -36,7 +37,7 @@ export interface ConformOptions {
   readonly onResult?: (result: Result) => void;
 }
 
-export const CASES: readonly Case[] = [...goodPath, ...twoPrograms, ...badInput, ...agentDeath];
+export const CASES: readonly Case[] = [...goodPath, ...twoPrograms, ...watched, ...badInput, ...agentDeath];
 
 /** @throws RangeError if `only` names no case */
 export const conform = async (options: ConformOptions): Promise<Result[]> => {

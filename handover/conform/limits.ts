@@ -22,7 +22,12 @@ export const CONFORM = {
   framePeriodMs: 20,
   frameImageBytes: 1_000,
   heartbeatCount: 10,
-  warmCycles: 10,
+  /** What a candidate is asked for; it gives up long before it was given all of `divergedCycles`. */
+  warmCycles: 15,
+  warmDivergenceMax: 0.5,
+  divergedCycles: 400,
+  /** Of the board's: in so many periods a heartbeat at the usual interval is heard half as often. */
+  watchedPeriods: 20,
   manyConnectionsCount: 300,
   /** Kept of what the program prints, for the report. */
   outputCharsMax: 2_000,

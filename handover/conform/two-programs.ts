@@ -1,9 +1,9 @@
-/** Conformance cases of a handover between two programs, both ways, in which nobody fails. */
+/** Conformance cases of a handover between two programs, both ways. */
 import type { Case } from '#handover/conform/case.ts';
 import { CONFORM } from '#handover/conform/limits.ts';
 import { prepares, readOn } from '#handover/conform/parcels.ts';
 import { expect, expectWithin } from '#handover/conform/wait.ts';
-import type { Seat, World } from '#handover/conform/world.ts';
+import { type Seat, START, type World } from '#handover/conform/world.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { RESOURCES, type Resource } from '#handover/messages.ts';
 import { native } from '#handover/native.ts';
@@ -28,10 +28,11 @@ export const twoPrograms: readonly Case[] = [
       await world.greeted(client, prior.release);
       const candidate = await world.start();
       const [writing, reading] = native.socketPair();
-      prior.send({ type: 'SHADOW', role: 'source' }, [{ name: 'mirror', fd: writing }]);
+      const snapIntervalMs = LIMITS.watchedSnapIntervalMs;
+      prior.send({ type: 'SHADOW', role: 'source', snapIntervalMs }, [{ name: 'mirror', fd: writing }]);
       native.close(writing);
       const ready = await candidate.warm(reading).finally(() => native.close(reading));
-      expect(ready.cycles >= CONFORM.warmCycles, `READY after ${ready.cycles} mirrored inputs`);
+      expect(ready.cycles >= CONFORM.warmCycles, `READY after ${ready.cycles} cycles in the shadow`);
       expect(ready.divergence === 0, `divergence ${ready.divergence} from its equal`);
       world.check();
       await prepares(world, candidate);
@@ -84,6 +85,35 @@ export const twoPrograms: readonly Case[] = [
       world.hangUp(client);
       await world.flies();
       return `back at epoch ${world.board.last.epoch}; ${program.end}`;
+    },
+  },
+  {
+    group,
+    id: 'takeover',
+    begins: 'nobody',
+    expected:
+      'the first is killed: the second gets the rotors first, from a heartbeat, then all else; flies on',
+    async run(world) {
+      const prior = await world.firstStart();
+      const candidate = await world.start();
+      await candidate.warm();
+      await prepares(world, candidate);
+      const snap = await world.rest(prior);
+      prior.program.kill();
+      await prior.peer.left(world.ms(CONFORM.exitMsMax));
+      world.board.pause(false);
+      const { seq } = world.board.last;
+      const order = [...RESOURCES].reverse();
+      for (const resource of order) {
+        await candidate.takes(resource, resource === 'rotors' ? snap : { ...START, from: 'snap' });
+      }
+      const client = await world.client();
+      await world.greeted(client, candidate.release);
+      client.say('on\n');
+      await world.hears(client, 'e on');
+      world.hangUp(client);
+      await world.flies();
+      return `${order.join(', ')}; sequence went on at ${seq + 1}`;
     },
   },
 ];

@@ -21,7 +21,7 @@ import { native } from '#handover/native.ts';
 
 /** What one holder passed on: the lines of a RELEASED, or nothing at a first start. */
 export interface Parcel {
-  readonly from: 'start' | 'release';
+  readonly from: 'start' | 'release' | 'snap';
   readonly parts: readonly { payload: JsonObject | null; descriptors: readonly NamedDescriptor[] }[];
 }
 export const START: Parcel = { from: 'start', parts: [{ payload: null, descriptors: [] }] };
@@ -74,11 +74,18 @@ export class Seat {
   }
 
   /** Offers it the candidate's place. `mirror`: the reading end of a pair, kept open here as well. */
-  async warm(mirror?: number): Promise<Heard<'READY'>['message']> {
-    this.send({ type: 'OFFER', role: 'candidate' });
-    if (mirror !== undefined) {
-      this.send({ type: 'SHADOW', role: 'shadow' }, [{ name: 'mirror', fd: mirror }]);
+  offer(mirror?: number): void {
+    if (mirror === undefined) {
+      this.send({ type: 'OFFER', role: 'candidate' });
+      return;
     }
+    const shadow = { cyclesMin: CONFORM.warmCycles, divergenceMax: CONFORM.warmDivergenceMax };
+    this.send({ type: 'OFFER', role: 'candidate', shadow });
+    this.send({ type: 'SHADOW', role: 'shadow' }, [{ name: 'mirror', fd: mirror }]);
+  }
+
+  async warm(mirror?: number): Promise<Heard<'READY'>['message']> {
+    this.offer(mirror);
     const { message } = await this.peer.next('READY', CONFORM.startMsMax);
     expect(message.epoch === this.world.epoch, `READY of epoch ${message.epoch}, not ${this.world.epoch}`);
     return message;
@@ -314,6 +321,22 @@ export class World {
     );
     await pause(CONFORM.quietMs);
     expect(board.last.seq === seq, `${board.last.seq - seq} commands after RELEASED`);
+  }
+
+  /** Nothing is on its way: all is answered, and the owner's last heartbeat says so. It is a parcel like a dead one's. */
+  async rest(owner: Seat): Promise<Parcel> {
+    const { board } = this;
+    board.pause(true);
+    const told = (): unknown => {
+      const { state } = owner.peer.snap?.payload ?? {};
+      return typeof state === 'object' && state !== null && 'n' in state ? state.n : undefined;
+    };
+    await expectWithin(
+      this.ms(CONFORM.answerMsMax),
+      () => board.unanswered === 0 && told() === board.last.n,
+      () => `its heartbeat tells of input ${String(told())}; the last one is ${board.inputs}`,
+    );
+    return { from: 'snap', parts: [{ payload: owner.peer.snap?.payload ?? null, descriptors: [] }] };
   }
 
   /** All inputs so far are answered, each once, in order. @throws Miss */

@@ -4,12 +4,14 @@
  * Invariant: a frame comes out only with a checksum that fits, each byte is used once, and whatever the peer sends,
  * the parser keeps less than one frame of it and finds the next good frame. Nothing is thrown for what a peer sent:
  * it is dropped and counted. The kept part can be taken out (`partial`) and given to a successor (`head`).
+ * With `signing` only what is signed and new comes out; without it a signature is passed over, as nobody here has the key.
  */
 import { crcByte, crcOf } from '#handover/mavlink/crc.ts';
 import { MavlinkError } from '#handover/mavlink/errors.ts';
-import { LAYOUT_BY_ID, readPayload } from '#handover/mavlink/layout.ts';
+import { LAYOUT_BY_ID, type Layout, readPayload } from '#handover/mavlink/layout.ts';
 import { LIMITS } from '#handover/mavlink/limits.ts';
 import type { Fields, MessageName } from '#handover/mavlink/messages.ts';
+import { FLAG_SIGNED, REFUSALS, type Refusal, type SignedLink } from '#handover/mavlink/signing.ts';
 
 const MAGIC = 0xfd;
 
@@ -26,7 +28,7 @@ type FrameOf<N extends MessageName> = {
 export type Frame = { [N in MessageName]: FrameOf<N> }[MessageName];
 
 /** Since the parser was made. `lost` is the sum of the gaps; the others are what was dropped and why. */
-export interface ParserCounts {
+export interface ParserCounts extends Record<Refusal, number> {
   frames: number;
   lost: number;
   /** Bytes skipped on the way to the next frame: noise, frames with a wrong checksum, MAVLink 1, unknown messages. */
@@ -34,10 +36,18 @@ export interface ParserCounts {
   badChecksums: number;
   /** Frames of messages that messages.ts does not have: their checksum cannot be known. */
   unknownMessages: number;
-  /** Signed frames and other incompatibility flags: not understood, so dropped as the specification demands. */
+  /** Incompatibility flags other than a signature's: not understood, so dropped as the specification demands. */
   incompatible: number;
   /** Frames with a u64 above 2^53 - 1. */
   inexact: number;
+}
+
+export interface ParserOptions {
+  /** What a predecessor's `partial()` gave, at most 280 bytes. */
+  readonly head?: Uint8Array | undefined;
+  readonly signing?: SignedLink | undefined;
+  /** A whole frame that did not pass the signing; what it says is anybody's word. */
+  readonly onRefused?: ((refusal: Refusal, frame: Frame) => void) | undefined;
 }
 
 export class Parser {
@@ -49,7 +59,10 @@ export class Parser {
     unknownMessages: 0,
     incompatible: 0,
     inexact: 0,
+    ...(Object.fromEntries(REFUSALS.map((refusal) => [refusal, 0])) as Record<Refusal, number>),
   };
+  readonly #signing: SignedLink | undefined;
+  readonly #onRefused: ParserOptions['onRefused'];
   #buffer = new Uint8Array(4096);
   #length = 0;
   readonly #payload = new Uint8Array(LIMITS.payloadBytesMax);
@@ -57,12 +70,10 @@ export class Parser {
   /** Last sequence number by sender (system and component). */
   readonly #sequences = new Map<number, number>();
 
-  /**
-   * @param options `head`: what a predecessor's `partial()` gave, at most 267 bytes
-   * @throws MavlinkError `HEAD_TOO_LONG`
-   */
-  constructor(options: { head?: Uint8Array | undefined } = {}) {
-    const head = options.head;
+  /** @throws MavlinkError `HEAD_TOO_LONG` */
+  constructor({ head, signing, onRefused }: ParserOptions = {}) {
+    this.#signing = signing;
+    this.#onRefused = onRefused;
     if (head === undefined) return;
     if (head.length > LIMITS.frameBytesMax) {
       throw new MavlinkError('HEAD_TOO_LONG', `${head.length} bytes are more than one frame`);
@@ -71,7 +82,7 @@ export class Parser {
     this.#length = head.length;
   }
 
-  /** A copy of the bytes that wait for the rest of their frame: fewer than 267. */
+  /** A copy of the bytes that wait for the rest of their frame: fewer than 280. */
   partial(): Uint8Array {
     return this.#buffer.slice(0, this.#length);
   }
@@ -105,7 +116,7 @@ export class Parser {
       return this.#skip((magic < 0 || magic > end ? end : magic) - at);
     }
     // Refuse by the header alone where possible: a false start must not hold back the frames behind it.
-    if (end - at >= 3 && bytes[at + 2] !== 0) {
+    if (end - at >= 3 && ((bytes[at + 2] as number) & ~FLAG_SIGNED) !== 0) {
       this.counts.incompatible += 1;
       return this.#skip(1);
     }
@@ -118,7 +129,9 @@ export class Parser {
       return this.#skip(1);
     }
     const length = bytes[at + 1] as number;
-    const used = LIMITS.headerBytes + length + LIMITS.checksumBytes;
+    const unsigned = LIMITS.headerBytes + length + LIMITS.checksumBytes;
+    const isSigned = bytes[at + 2] === FLAG_SIGNED;
+    const used = unsigned + (isSigned ? LIMITS.signatureBytes : 0);
     if (end - at < used) return 0;
     const payload = at + LIMITS.headerBytes;
     const checksum = crcByte(crcOf(bytes, at + 1, payload + length), layout.crcExtra);
@@ -127,24 +140,37 @@ export class Parser {
       this.counts.badChecksums += 1;
       return this.#skip(1);
     }
+    const refusal = this.#refusal(at, at + unsigned, isSigned);
+    const frame = this.#frame(layout, at, length, refusal === null);
+    if (refusal !== null) {
+      this.counts[refusal] += 1;
+      if (frame !== undefined) this.#onRefused?.(refusal, frame);
+    } else if (frame === undefined) this.counts.inexact += 1;
+    else {
+      this.counts.frames += 1;
+      frames.push(frame);
+    }
+    return used;
+  }
+
+  #refusal(at: number, end: number, isSigned: boolean): Refusal | null {
+    if (this.#signing === undefined) return null;
+    return isSigned ? this.#signing.refusal(this.#buffer, at, end) : 'unsigned';
+  }
+
+  /** Undefined: a number in it is not exact. A frame that does not pass is in nobody's sequence. */
+  #frame(layout: Layout, at: number, length: number, passes: boolean): Frame | undefined {
+    const bytes = this.#buffer;
+    const payload = at + LIMITS.headerBytes;
     this.#payload.fill(0);
     this.#payload.set(bytes.subarray(payload, payload + length));
-    const lost = this.#lostBefore(bytes[at + 4] as number, bytes[at + 5] as number, bytes[at + 6] as number);
+    const sequence = bytes[at + 4] as number;
+    const systemId = bytes[at + 5] as number;
+    const componentId = bytes[at + 6] as number;
+    const lost = passes ? this.#lostBefore(sequence, systemId, componentId) : 0;
     const fields = readPayload(layout, this.#payloadView);
-    if (fields === undefined) {
-      this.counts.inexact += 1;
-      return used;
-    }
-    this.counts.frames += 1;
-    frames.push({
-      name: layout.name,
-      sequence: bytes[at + 4] as number,
-      systemId: bytes[at + 5] as number,
-      componentId: bytes[at + 6] as number,
-      lost,
-      fields,
-    } as unknown as Frame);
-    return used;
+    if (fields === undefined) return undefined;
+    return { name: layout.name, sequence, systemId, componentId, lost, fields } as unknown as Frame;
   }
 
   #skip(count: number): number {

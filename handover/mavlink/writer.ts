@@ -2,13 +2,14 @@
  * One end of a link that sends.
  *
  * Invariant: sequence numbers rise by one a frame, modulo 256, across a change of the process too: `sequence` is
- * read by the one that lets go and set by the one that goes on.
+ * read by the one that lets go and set by the one that goes on. The same holds for what is signed (signing.ts).
  */
 import { crcByte, crcOf } from '#handover/mavlink/crc.ts';
 import { MavlinkError } from '#handover/mavlink/errors.ts';
 import { LAYOUTS, writePayload } from '#handover/mavlink/layout.ts';
 import { LIMITS } from '#handover/mavlink/limits.ts';
 import type { FieldsToSend, MessageName } from '#handover/mavlink/messages.ts';
+import { FLAG_SIGNED, type SignedLink } from '#handover/mavlink/signing.ts';
 
 const byteOf = (value: number, what: string): number => {
   if (Number.isInteger(value) && value >= 0 && value <= 255) return value;
@@ -19,6 +20,8 @@ const byteOf = (value: number, what: string): number => {
 export class Writer {
   readonly systemId: number;
   readonly componentId: number;
+  /** Every frame from here on is signed by it; undefined: none is. */
+  signing: SignedLink | undefined;
   #sequence: number;
   #block = new Uint8Array(0);
   #view = new DataView(this.#block.buffer);
@@ -28,10 +31,16 @@ export class Writer {
    * @param options `sequence`: of the last frame that was sent on this link, 0 to 255; left out, the first frame has 0
    * @throws MavlinkError `INVALID_ID`, `INVALID_SEQUENCE`
    */
-  constructor(options: { systemId: number; componentId: number; sequence?: number | undefined }) {
+  constructor(options: {
+    systemId: number;
+    componentId: number;
+    sequence?: number | undefined;
+    signing?: SignedLink | undefined;
+  }) {
     this.systemId = byteOf(options.systemId, 'systemId');
     this.componentId = byteOf(options.componentId, 'componentId');
     this.#sequence = byteOf(options.sequence ?? 255, 'sequence');
+    this.signing = options.signing;
   }
 
   /** Sequence number of the last frame that was made; 255 before the first, which then has 0. */
@@ -44,7 +53,7 @@ export class Writer {
   }
 
   /**
-   * One MAVLink 2 frame, unsigned, its payload cut behind the last byte that is not zero.
+   * One MAVLink 2 frame, its payload cut behind the last byte that is not zero.
    *
    * @returns bytes that nobody writes to again: they may wait in a queue
    * @throws MavlinkError `FIELD_OUT_OF_RANGE`; the sequence number is then not used up
@@ -67,7 +76,7 @@ export class Writer {
     this.#sequence = (this.#sequence + 1) & 0xff;
     block[start] = 0xfd;
     block[start + 1] = length;
-    block[start + 2] = 0; // incompatibility flags: not signed
+    block[start + 2] = this.signing === undefined ? 0 : FLAG_SIGNED;
     block[start + 3] = 0; // compatibility flags
     block[start + 4] = this.#sequence;
     block[start + 5] = this.systemId;
@@ -78,6 +87,7 @@ export class Writer {
     const end = payload + length;
     this.#view.setUint16(end, crcByte(crcOf(block, start + 1, end), layout.crcExtra), true);
     this.#used = end + LIMITS.checksumBytes;
+    if (this.signing !== undefined) this.#used = this.signing.sign(block, start, this.#used);
     return block.subarray(start, this.#used);
   }
 }

@@ -16,7 +16,7 @@ Everything runs on one thread, in one `Loop`; an app watches its own descriptors
 
     loop = Loop()
     session = Session(loop, app='hover', release='v2', socket_path=os.environ['MIDAIR_SOCKET'], reads=[1], writes=1,
-                      holders={'rotors': Rotors(loop)}, warm_up=lambda mirror, ready: ready(cycles=0, divergence=0.0))
+                      holders={'rotors': Rotors(loop)}, warm_up=lambda mirror, bounds, answer: answer.done(0, 0.0))
     session.connect()
     loop.run()
 
@@ -33,6 +33,7 @@ import itertools
 import json
 import math
 import os
+import re
 import selectors
 import socket
 import struct
@@ -52,10 +53,11 @@ SAFE_INTEGER_MAX = 2**53 - 1
 SEND_QUEUE_BYTES_MAX = 8 * 1024 * 1024
 RECEIVE_BYTES = 64 * 1024          # of one turn of the loop: a control loop may wait behind it
 STEPS_WAITING_MAX = 8
-SNAP_INTERVAL_S = 0.02
+SNAP_INTERVAL_MS = 20
 RECONNECT_S = 0.2
 MIRROR_WAIT_S = 0.1                # SHADOW follows its OFFER at once, and does not come at a first start
 MIRROR_RECORD_BYTES_MAX = 64 * 1024
+SHADOW_CYCLES_FACTOR = 8           # who has not settled in so many times the cycles asked for will not
 
 Descriptors = Sequence[Tuple[str, int]]
 
@@ -161,35 +163,40 @@ def _one_of(*values: str) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, str) and value in values
 
 
+def _measure(value: Any) -> bool:
+    return not isinstance(value, bool) and value >= 0
+
+
+def _object(**fields: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(
+        name in value and holds(value[name]) for name, holds in fields.items())
+
+
+# A field whose name ends with a question mark may be missing; none may be null, but a payload.
 _COMMON = {
     'epoch': _whole,
-    'fds': lambda value: isinstance(value, list) and len(value) <= DESCRIPTORS_MAX and all(map(_name, value)),
+    'fds?': lambda value: isinstance(value, list) and len(value) <= DESCRIPTORS_MAX and all(map(_name, value)),
 }
 _RESOURCE = {'resource': _one_of(*RESOURCES)}
-
-
-def _measure(value: Any) -> bool:
-    return not isinstance(value, bool) and 0 <= value < math.inf
-
-
-_BOUNDS = {'cyclesMin': _whole, 'divergenceMax': _measure}
-_SIGNING = {'key': _name, 'linkId': _whole, 'lastTimestamp': _whole}
-# Fields that may be missing, in any message.
-_OPTIONAL: Dict[str, Callable[[Any], bool]] = {
-    'shadow': lambda value: all(name in value and holds(value[name]) for name, holds in _BOUNDS.items()),
-    'snapIntervalMs': lambda value: _measure(value) and 1 <= value <= SNAP_INTERVAL_S * 1000,
-    'signing': lambda value: all(name in value and holds(value[name]) for name, holds in _SIGNING.items()),
-}
+_KEY = re.compile('[0-9A-Za-z+/]{42}([0-9A-Za-z+/]=|==)')  # 32 bytes in base64
 _FIELDS: Dict[str, Dict[str, Callable[[Any], bool]]] = {
-    'OFFER': {'role': _one_of('owner', 'candidate')},
-    'SHADOW': {'role': _one_of('source', 'shadow')},
+    'OFFER': {
+        'role': _one_of('owner', 'candidate'),
+        'shadow?': _object(cyclesMin=_whole, divergenceMax=_measure),
+    },
+    'SHADOW': {
+        'role': _one_of('source', 'shadow'),
+        'snapIntervalMs?': lambda value: _measure(value) and 1 <= value <= SNAP_INTERVAL_MS,
+    },
     'PREPARE': {},
-    'RELEASE': {**_RESOURCE, 'deadlineMs': lambda value: not isinstance(value, bool) and 0 <= value <= DURATION_MS_MAX},
+    'RELEASE': {**_RESOURCE, 'deadlineMs': lambda value: _measure(value) and value <= DURATION_MS_MAX},
     'GRANT': {
         **_RESOURCE,
         'from': _one_of('release', 'snap', 'start'),
         'payload': lambda value: value is None or isinstance(value, dict),
-        'more': lambda value: isinstance(value, bool),
+        'more?': lambda value: isinstance(value, bool),
+        'signing?': _object(key=lambda value: _KEY.fullmatch(value) is not None,
+                            linkId=lambda value: _whole(value) and value <= 255, lastTimestamp=_whole),
     },
     'DROP': _RESOURCE,
     'COMMIT': {'role': _one_of('owner', 'retired')},
@@ -213,22 +220,16 @@ def parse_agent_message(line: bytes) -> Dict[str, Any]:
     kind = message.get('type') if isinstance(message, dict) else None
     if not isinstance(kind, str) or kind not in _FIELDS:
         raise ProtocolError('UNKNOWN_TYPE', f'no message of type {str(kind)[:80]}')
+    for name, holds in {**_COMMON, **_FIELDS[kind]}.items():
+        field = name.rstrip('?')
+        try:
+            good = holds(message[field]) if field in message else field != name
+        except TypeError:
+            good = False
+        if not good:
+            raise ProtocolError('INVALID_MESSAGE', f'{kind}.{field}')
     message.setdefault('fds', [])
     message.setdefault('more', False)
-    for field, holds in {**_COMMON, **_FIELDS[kind]}.items():
-        try:
-            good = field in message and holds(message[field])
-        except TypeError:
-            good = False
-        if not good:
-            raise ProtocolError('INVALID_MESSAGE', f'{kind}.{field}')
-    for field, holds in _OPTIONAL.items():
-        try:
-            good = message.get(field) is None or holds(message[field])
-        except TypeError:
-            good = False
-        if not good:
-            raise ProtocolError('INVALID_MESSAGE', f'{kind}.{field}')
     message['epoch'] = int(message['epoch'])
     return message
 
@@ -514,12 +515,48 @@ class Mirror:
             os.close(fd)
 
 
+class Diverged(Exception):
+    """The candidate never came near enough to the prior; the agent hears of it as a FAULT of this code."""
+    code = 'DIVERGED'
+
+
+class ShadowJudge:
+    """Whether a candidate flies as the prior does, by one figure a cycle: ready after `cyclesMin` of them in a row that
+    are at most `divergenceMax` (the app's own unit). `bounds`: as `warm_up` is given them."""
+
+    def __init__(self, bounds: Dict[str, Any]):
+        self._cycles_min, self._divergence_max = bounds['cyclesMin'], bounds['divergenceMax']
+        self._start = time.monotonic()
+        self._compared = 0
+        self._worst = (0.0, 0, 0.0)  # how far, at which cycle, after how many milliseconds
+        self.cycles, self.divergence = 0, 0.0  # in a row, and the largest divergence among them
+
+    def add(self, divergence: float) -> bool:
+        """How far this cycle's output is from the prior's, 0 or more. Returns whether it is ready. Raises Diverged, which
+        says by how much and when, if it has not settled in `SHADOW_CYCLES_FACTOR` times the cycles asked for."""
+        self._compared += 1
+        good = divergence <= self._divergence_max
+        self.cycles, self.divergence = (self.cycles + 1, max(self.divergence, divergence)) if good else (0, 0.0)
+        # The first cycles of a controller that starts from nothing are far off; what it settles to is the news.
+        if not divergence <= self._worst[0] and self._compared > self._cycles_min:
+            self._worst = (divergence, self._compared, (time.monotonic() - self._start) * 1000)
+        if self.cycles >= self._cycles_min:
+            return True
+        if self._compared >= max(1, self._cycles_min) * SHADOW_CYCLES_FACTOR:
+            worst, cycle, at_ms = self._worst
+            raise Diverged(
+                f'its output was up to {worst:.3g} from the prior\'s, at cycle {cycle}, {at_ms:.0f} ms into the shadow; '
+                f'{divergence:.3g} at the end, at most {self._divergence_max} is allowed for {self._cycles_min} cycles in a row')
+        return False
+
+
 # ------------------------------------------------------------------ the session
 
 class Grant:
     """`origin`: 'release' (the prior's own words), 'snap' (its last heartbeat: it died) or 'start' (`payload` is None).
     `descriptors`: by name, the holder's from here on. `signing`: rotors only, where the device signs its link: `key`
-    (base64), `linkId`, `lastTimestamp` (10 us since 2015); every frame is to be later, by 1 at least."""
+    (base64), `linkId`, `lastTimestamp` (10 us since 2015). Every frame is to be later than it, and than the payload's own
+    `signing`: {`linkId`, `lastTimestamp`}, which a rotors payload has then (release and heartbeat; never the key)."""
 
     def __init__(self, origin: str, payload: Optional[Dict[str, Any]], descriptors: Dict[str, int], epoch: int,
                  signing: Optional[Dict[str, Any]] = None):
@@ -562,16 +599,17 @@ class Holder:
 
 
 class Answer:
-    """A holder's answer to one step. The first call counts; after the step was given up none does."""
+    """An answer to one step, or to the warm-up. The first call counts; after the step was given up none does."""
 
     def __init__(self, done: Callable[..., None], failed: Callable[[Exception], None]):
         self._done, self._failed, self._open = done, failed, True
 
-    def done(self, payload: Optional[Dict[str, Any]] = None, descriptors: Descriptors = ()) -> None:
+    def done(self, *result: Any) -> None:
+        """Of a release: payload, descriptors if any. Of a warm-up: cycles, divergence. Else nothing."""
         if self._open:
             self._open = False
             try:
-                self._done(payload, descriptors)
+                self._done(*result)
             except (ProtocolError, ValueError, TypeError) as error:  # a payload that fits no line, or is not JSON
                 self._failed(error)
 
@@ -588,18 +626,19 @@ class Session:
     socket_path   MIDAIR_SOCKET
     reads, writes versions of the rotors' `state` that this release can take over, and the one that it hands over
     holders       a Holder for each resource that this app can own
-    warm_up       `warm_up(mirror, ready)`: follow the prior until good enough, then `ready(cycles, divergence)`;
-                  `mirror.available` is False at a first start. After a revocation `ready` does nothing. What the release
-                  asks for is in `shadow_bounds`: so many cycles in a row, each within `divergenceMax` of the prior
+    warm_up       `warm_up(mirror, bounds, answer)`: follow the prior until good enough (see ShadowJudge), then
+                  `answer.done(cycles, divergence)`, or `answer.fail(error)`. At a first start there is nobody to follow:
+                  `mirror.available` is False and `bounds` None
     follow        `follow(mirror)`: the successor flies and is in its probation; keep up to date, and send nothing
-    snapshot      the owner's heartbeat payload, every `SNAP_INTERVAL_S` while it holds the rotors, or as often as the agent asks
-    health        beside it: `{'cycles': so far, 'error': distance to the setpoint, if known}`
+    snapshot      the owner's heartbeat payload, every `SNAP_INTERVAL_MS` while it holds the rotors; as often as the agent
+                  asks while another could take over
+    health        beside it: `{'cycles': control cycles so far, 'error': distance to the setpoint, if known}`
     on_retire     the successor has everything for good; when it returns the agent is asked to stop this process
     on_revoked    this candidate gets nothing and is about to be stopped; by default the process exits
     """
 
     def __init__(self, loop: Loop, *, app: str, release: str, socket_path: str, reads: List[int], writes: int,
-                 holders: Dict[str, Holder], warm_up: Callable[[Mirror, Callable[[int, float], None]], None],
+                 holders: Dict[str, Holder], warm_up: Callable[[Mirror, Optional[Dict[str, Any]], 'Answer'], None],
                  follow: Optional[Callable[[Mirror], None]] = None,
                  snapshot: Callable[[], Optional[Dict[str, Any]]] = lambda: None,
                  health: Callable[[], Dict[str, Any]] = dict,
@@ -625,8 +664,8 @@ class Session:
         self._warming: Optional[object] = None
         self._readiness = {'cycles': 0, 'divergence': 0.0}
         self._candidate = False  # offered, and not granted the rotors yet
-        self._interval = SNAP_INTERVAL_S
-        self.shadow_bounds: Optional[Dict[str, Any]] = None
+        self._interval_ms: float = SNAP_INTERVAL_MS
+        self._signing: Optional[Dict[str, Any]] = None  # of the rotors' last grant
 
     @property
     def connected(self) -> bool:
@@ -711,8 +750,7 @@ class Session:
             return
         close_all(descriptors.values())
         if kind == 'OFFER' and message['role'] == 'candidate':
-            self.shadow_bounds = message.get('shadow')
-            self._offered(epoch)
+            self._offered(epoch, message.get('shadow'))
         elif kind == 'PREPARE':
             self._send({'type': 'READY', 'epoch': epoch, **self._readiness})
         elif kind == 'RELEASE':
@@ -734,7 +772,7 @@ class Session:
         flies = 'rotors' in self._held
         if message['role'] == 'source' and flies:
             self._holders['rotors'].mirror(fd)
-            self._interval = message.get('snapIntervalMs', SNAP_INTERVAL_S * 1000) / 1000
+            self._interval_ms = message.get('snapIntervalMs', SNAP_INTERVAL_MS)
             self._beat(True)
         elif message['role'] == 'shadow' and (self._candidate or (self._follow is not None and not flies)):
             if self._mirror is not None:
@@ -747,27 +785,30 @@ class Session:
         else:
             os.close(fd)
 
-    def _offered(self, epoch: int) -> None:
+    def _offered(self, epoch: int, bounds: Optional[Dict[str, Any]]) -> None:
         self._candidate = True
         token = self._warming = object()
 
+        def ready(cycles: int, divergence: float) -> None:
+            if not _whole(cycles) or not 0 <= divergence < math.inf:
+                raise ValueError(f'not a readiness: {cycles} cycles, divergence {divergence}')
+            if self._warming is token:
+                self._readiness = {'cycles': cycles, 'divergence': divergence}
+                self._send({'type': 'READY', 'epoch': epoch, **self._readiness})
+
+        def failed(error: Exception) -> None:
+            if self._warming is token:
+                self.fault(getattr(error, 'code', 'WARM_UP_FAILED'), str(error))
+
         def begin(mirror: Mirror) -> None:
-            if self._warming is not token or self._begin is not begin:
+            if self._begin is not begin:
                 return
             self._begin = None
+            answer = Answer(ready, failed)
             try:
-                self._warm_up(mirror, ready)
+                self._warm_up(mirror, bounds, answer)
             except Exception as error:
-                self.fault('WARM_UP_FAILED', str(error))
-
-        def ready(cycles: int, divergence: float) -> None:
-            if self._warming is not token:
-                return
-            if not _whole(cycles) or not 0 <= divergence < math.inf:
-                self.fault('WARM_UP_FAILED', f'not a readiness: {cycles} cycles, divergence {divergence}')
-                return
-            self._readiness = {'cycles': cycles, 'divergence': divergence}
-            self._send({'type': 'READY', 'epoch': epoch, **self._readiness})
+                answer.fail(error)
 
         self._begin = begin
         if self._mirror is not None:
@@ -784,7 +825,7 @@ class Session:
     def _committed(self, role: str, epoch: int) -> None:
         self._end_shadow()
         if role == 'owner':
-            self._interval = SNAP_INTERVAL_S
+            self._interval_ms = SNAP_INTERVAL_MS
             self._on_owner()
         elif self._held:
             self.fault('UNEXPECTED_MESSAGE', f'retired while holding {", ".join(self._held)}')
@@ -856,7 +897,7 @@ class Session:
         self._next()
 
     def _answer(self, step: Dict[str, Any], done: Callable[..., None]) -> Answer:
-        def current(payload: Optional[Dict[str, Any]], descriptors: Descriptors) -> None:
+        def current(payload: Optional[Dict[str, Any]] = None, descriptors: Descriptors = ()) -> None:
             if self._step is step:
                 done(payload or {}, descriptors)
         return Answer(current, lambda error: self._finish(step, error))
@@ -880,7 +921,7 @@ class Session:
                 if delivered:
                     del self._held[resource]
                     if resource == 'rotors':
-                        self._interval = SNAP_INTERVAL_S
+                        self._interval_ms = SNAP_INTERVAL_MS
                     holder.drop()
                     self._finish(step)
                 else:
@@ -911,7 +952,8 @@ class Session:
             self._finish(again)
 
         try:
-            holder.grant(Grant('release', payload, fds, self._held[resource]), self._answer(again, done))
+            grant = Grant('release', payload, fds, self._held[resource], self._signing if resource == 'rotors' else None)
+            holder.grant(grant, self._answer(again, done))
         except Exception as error:
             self._finish(again, error)
 
@@ -921,10 +963,18 @@ class Session:
         if holder is None:
             close_all(step['descriptors'].values())
             raise HolderError('NO_HOLDER', f'this app has no use for the {resource}')
+        step['renewed'] = resource in self._held
+        version = (step['payload'] or {}).get('stateVersion')
+        # Refused while its giver can take it back; from a dead one's heartbeat the holder makes what it can.
+        if (resource == 'rotors' and not step['renewed'] and step['from'] != 'snap'
+                and version is not None and version not in self._identity['reads']):
+            close_all(step['descriptors'].values())
+            raise HolderError('INCOMPATIBLE_STATE', f'the state is of version {version}, not of {self._identity["reads"]}')
         if resource == 'rotors':
             self._candidate = False
+            self._signing = step.get('signing')
             self._end_shadow()
-        step['renewed'], self._held[resource] = resource in self._held, epoch
+        self._held[resource] = epoch
 
         def done(*_: Any) -> None:
             if self._socket is sock:  # to another agent, HELLO has said it
@@ -944,7 +994,7 @@ class Session:
         self._held.pop(resource, None)
         if resource == 'rotors':
             self._beat(False)
-            self._interval = SNAP_INTERVAL_S
+            self._interval_ms = SNAP_INTERVAL_MS
         if resource in self._holders:
             self._holders[resource].drop()
         if self._step is not None and self._step['resource'] == resource:
@@ -959,9 +1009,9 @@ class Session:
             self._snap()
 
     def _snap(self) -> None:
-        if self._interval < SNAP_INTERVAL_S and not self._holders['rotors'].mirroring():
-            self._interval = SNAP_INTERVAL_S
-        self._heartbeat = self._loop.later(self._interval, self._snap)
+        if self._interval_ms < SNAP_INTERVAL_MS and not self._holders['rotors'].mirroring():
+            self._interval_ms = SNAP_INTERVAL_MS
+        self._heartbeat = self._loop.later(self._interval_ms / 1000, self._snap)
         # One that waits would only be older when it is read.
         if self._socket is None or self._socket.queued_bytes > 0:
             return

@@ -9,10 +9,9 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'handover', 'python'))
 from midair_handover import (  # noqa: E402
-    Grant, Holder, HolderError, Loop, Mirror, MirrorSource, Session, close_all, now_us)
+    Diverged, Grant, Holder, HolderError, Loop, Mirror, MirrorSource, Session, ShadowJudge, close_all, now_us)
 
 RELEASE = os.environ['MIDAIR_RELEASE']
-WARM_CYCLES = 10
 
 
 def take_one(grant: Grant, name: str) -> int:
@@ -256,28 +255,35 @@ class Listener(Holder):
         self.connections.add(fd)
 
 
-def warm_up(mirror: Mirror, ready) -> None:
-    """Follows ten inputs, and counts the prior's commands that answer another input than the last."""
-    if not mirror.available:
-        ready(0, 0.0)
+def warm_up(mirror: Mirror, bounds, answer) -> None:
+    """One cycle a command of the prior's: 0 from it if the input that it answers was mirrored, 1 if not."""
+    if not mirror.available or bounds is None:
+        answer.done(0, 0.0)
         return
     partial = {False: b'', True: b''}
-    seen = {'cycles': 0, 'differ': 0, 'n': None}
+    seen = []
+    judge = ShadowJudge(bounds)
 
     def on_record(outgoing, data):
         *lines, partial[outgoing] = (partial[outgoing] + data).split(b'\n')
-        for line in lines:
-            words = line.split()
-            if outgoing:
-                seen['differ'] += seen['n'] is not None and int(words[3]) > seen['n']
-            elif len(words) == 2:
-                seen['n'] = int(words[1])
-                seen['cycles'] += 1
-        if seen['cycles'] >= WARM_CYCLES:
-            ready(seen['cycles'], float(seen['differ']))
-            seen['cycles'] = -2 ** 40  # once
+        for words in map(bytes.split, lines):
+            if not outgoing:
+                seen.extend(int(n) for n in words[1:])
+            elif seen and int(words[3]) >= seen[0]:
+                if judge.add(0.0 if int(words[3]) in seen else 1.0):
+                    answer.done(judge.cycles, judge.divergence)
 
-    mirror.on_record = on_record
+    def judged(outgoing, data):
+        try:
+            on_record(outgoing, data)
+        except Diverged as error:
+            answer.fail(error)
+
+    mirror.on_record = judged
+
+
+def follow(mirror: Mirror) -> None:
+    """What the successor answers is in the rotors' payload when they come back: nothing is to be kept up to date here."""
 
 
 def holders(loop):
@@ -291,7 +297,8 @@ def main(make_session=Session, make_holders=holders):
     held = make_holders(loop)
     session = make_session(
         loop, app=os.environ['MIDAIR_APP'], release=RELEASE, socket_path=os.environ['MIDAIR_SOCKET'], reads=[1],
-        writes=1, holders=held, warm_up=warm_up, snapshot=held['rotors'].snapshot,
+        writes=1, holders=held, warm_up=warm_up, follow=follow, snapshot=held['rotors'].snapshot,
+        health=lambda: {'cycles': held['rotors'].seq},
         log=lambda level, text: print(level, text, file=sys.stderr, flush=True))
     session.connect()
     loop.run()

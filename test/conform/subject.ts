@@ -11,11 +11,12 @@ import {
   type Readiness,
   type Released,
   SerialLink,
+  type ShadowBounds,
+  ShadowJudge,
 } from '#handover/index.ts';
 import { AGAIN, native, READABLE, type Watcher } from '#handover/native.ts';
 
 const { MIDAIR_SOCKET = '', MIDAIR_APP = '', MIDAIR_RELEASE = '' } = process.env;
-const WARM_CYCLES = 10;
 
 /** Whole lines, and what is left of one. */
 class Lines {
@@ -174,35 +175,51 @@ class Greeter implements Holder {
   }
 }
 
-/** Follows ten inputs, and counts the prior's commands that answer an input not seen yet. */
-const warmUp = async (mirror: Mirror): Promise<Readiness> => {
+/** One cycle a command of the prior's: 0 from it if the input that it answers was mirrored, 1 if not. */
+const warmUp = async (
+  mirror: Mirror,
+  signal: AbortSignal,
+  bounds: ShadowBounds | null,
+): Promise<Readiness> => {
+  if (!mirror.available || bounds === null) return { cycles: 0, divergence: 0 };
   const lines = { in: new Lines(), out: new Lines() };
-  let [cycles, divergence, n] = [0, 0, Number.POSITIVE_INFINITY];
+  const judge = new ShadowJudge(bounds);
+  const startMs = performance.now();
+  const seen = new Set<number>();
+  let first = Number.POSITIVE_INFINITY;
   for await (const { kind, bytes } of mirror) {
+    signal.throwIfAborted();
     for (const line of lines[kind].add(bytes)) {
       const words = line.split(' ');
-      if (kind === 'out') divergence += Number(words[3]) > n ? 1 : 0;
-      else if (words.length === 2) {
-        n = Number(words[1]);
-        cycles += 1;
+      const n = Number(words.at(-1));
+      if (kind === 'in') {
+        // Of the first one perhaps only the end was mirrored.
+        if (words.length !== 2) continue;
+        seen.add(n);
+        first = Math.min(first, n);
+      } else if (n >= first && judge.add(seen.has(n) ? 0 : 1, performance.now() - startMs)) {
+        return judge.readiness;
       }
     }
-    if (cycles >= WARM_CYCLES) break;
   }
-  return { cycles, divergence };
+  return judge.readiness;
 };
 
 const connections = new Connections();
+const rotors = makeRotors();
 await join({
   app: MIDAIR_APP,
   release: MIDAIR_RELEASE,
   socketPath: MIDAIR_SOCKET,
   stateVersions: { reads: [1], writes: 1 },
+  // What the successor answers is in the rotors' payload when they come back.
+  follow: () => {},
+  health: () => ({ cycles: Number(rotors.snapshot().link.seq) }),
   holders: {
     camera: new Camera(),
     listener: new Greeter(connections),
     connections,
-    rotors: makeRotors(),
+    rotors,
   },
   warmUp,
   log: (level, text, data) => process.stderr.write(`${level} ${text} ${JSON.stringify(data ?? {})}\n`),

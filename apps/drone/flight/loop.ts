@@ -5,7 +5,15 @@
  * returns; whatever the link delivers, nothing is thrown. Owner and shadow run this same class: what is compiled and
  * warm in the shadow is what flies after the grant.
  */
-import { type Fields, type Frame, MAV, Parser, Writer } from 'midair/handover/mavlink';
+import {
+  type Fields,
+  type Frame,
+  MAV,
+  Parser,
+  type Refusal,
+  type SignedLink,
+  Writer,
+} from 'midair/handover/mavlink';
 import { type ControllerState, dtOf, START, step } from './control.ts';
 import { type Heard, SILENCE } from './estimator.ts';
 import { LIMITS, type Setpoint } from './limits.ts';
@@ -22,6 +30,8 @@ export interface Cursor {
   sequence: number;
   /** Bytes of an incoming frame whose rest is still to come. */
   partial: Uint8Array;
+  /** Undefined: the link is not signed. */
+  signing: SignedLink | undefined;
 }
 
 /** Where commands go. */
@@ -39,6 +49,8 @@ const TRACE_SAMPLES = 64;
 export class Loop {
   /** Nowhere at first, a comparison in shadow, the link as the owner. */
   output = NOWHERE;
+  /** A frame of the board's did not pass the signing, for this reason for the first time since the link was taken. */
+  onRefused: (refusal: Refusal) => void = () => {};
   readonly #setpoint: Setpoint;
   #parser = new Parser();
   readonly #writer = new Writer({ systemId: SYSTEM_ID, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
@@ -75,7 +87,8 @@ export class Loop {
 
   cursor(): Cursor {
     const state = { ...this.#state, heard: { ...this.#heard } };
-    return { state, sequence: this.#writer.sequence, partial: this.#parser.partial() };
+    const { sequence, signing } = this.#writer;
+    return { state, sequence, partial: this.#parser.partial(), signing };
   }
 
   /**
@@ -83,10 +96,13 @@ export class Loop {
    *
    * @param state    null: from nothing
    * @param sequence of the last frame that was sent on the link, 0..255
+   * @param signing  of the link; what is heard is then checked, too
    */
-  resume(state: ControllerState | null, sequence: number): void {
-    this.#parser = new Parser();
+  resume(state: ControllerState | null, sequence: number, signing?: SignedLink): void {
+    const onRefused = (refusal: Refusal): void => this.#refused(refusal);
+    this.#parser = new Parser({ signing, onRefused });
     this.#writer.sequence = sequence;
+    this.#writer.signing = signing;
     this.#state = state ?? START;
     this.#heard = { ...this.#state.heard };
   }
@@ -104,6 +120,13 @@ export class Loop {
       if ((this.#trace[at] as number) > afterUs) samples.push([...this.#trace.subarray(at, at + 4)]);
     }
     return samples;
+  }
+
+  #refused(refusal: Refusal): void {
+    const count = this.#parser.counts[refusal];
+    if (count === 1) this.onRefused(refusal);
+    // A board whose clock is behind learns the time from what it hears. Without a sample it would hear nothing.
+    if (refusal === 'tooOld' && count % LIMITS.heartbeatCycles === 1) this.#heartbeat();
   }
 
   #take(frame: Frame): void {

@@ -5,40 +5,53 @@
  * is dead does the drone fly on from what the board says.
  */
 import { type JsonObject, SerialLink } from 'midair/handover';
+import { MAVLINK_LIMITS, SignedLink } from 'midair/handover/mavlink';
 import * as v from 'valibot';
 import type { ControllerState } from './control.ts';
 import type { Loop, Output } from './loop.ts';
 import { parseState, STATE_VERSION } from './state.ts';
 
-const sequenceSchema = v.fallback(v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255)), 255);
+const byte = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(255));
+const sequenceSchema = v.fallback(byte, 255);
+const timestamp = v.pipe(v.number(), v.integer(), v.minValue(0), v.maxValue(MAVLINK_LIMITS.timestampMax));
+
+/** What the prior heard, so that none of it is heard again. Without it the signing's own rule holds: one minute. */
+const streamsSchema = v.fallback(
+  v.pipe(v.array(v.tuple([byte, byte, byte, timestamp])), v.maxLength(MAVLINK_LIMITS.signedStreamsMax)),
+  [],
+);
 
 export const createRotors = (loop: Loop, log: (text: string) => void): SerialLink => {
   const link = new SerialLink({
     onData: (bytes) => loop.read(bytes),
     state: () => {
-      const { state, sequence, partial } = loop.cursor();
+      const { state, sequence, partial, signing } = loop.cursor();
       return {
-        link: { seq: sequence },
+        link: { seq: sequence, ...(signing && { streams: signing.streams.map((stream) => [...stream]) }) },
+        ...(signing && { signing: { linkId: signing.linkId, lastTimestamp: signing.lastTimestamp } }),
         partial,
         state: state as unknown as JsonObject,
         stateVersion: STATE_VERSION,
       };
     },
-    resume: (payload, { from }) => {
+    resume: (payload, { from, signing }) => {
       let state: ControllerState | null = null;
       try {
-        if (payload !== null) state = parseState(payload.state);
+        if (payload !== null) state = parseState(payload.state, payload.stateVersion);
       } catch (error) {
         if (from !== 'snap') throw error;
         log(
           `the prior is gone and its state cannot be read, so the flight goes on without it: ${String(error)}`,
         );
       }
-      loop.resume(state, v.parse(sequenceSchema, payload?.link.seq));
+      const streams = v.parse(streamsSchema, payload?.link.streams);
+      const signed = signing && new SignedLink({ ...signing, streams });
+      loop.resume(state, v.parse(sequenceSchema, payload?.link.seq), signed);
       loop.output = output;
     },
     onLost: (error) => log(`the rotor link failed: ${error.message}`),
   });
+  loop.onRefused = (refusal) => log(`the board is not heard: its frames are refused (${refusal})`);
   const output: Output = {
     get epoch() {
       return link.epoch;

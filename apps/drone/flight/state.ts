@@ -52,7 +52,8 @@ export class StateError extends Error {
 }
 
 /** @throws StateError `STATE_UNREADABLE` */
-export const parseState = (state: unknown): ControllerState => {
+export const parseState = (state: unknown, version: number = STATE_VERSION): ControllerState => {
+  if (version !== STATE_VERSION) throw new StateError(`STATE_UNREADABLE: of version ${version}`);
   const result = v.safeParse(schema, state);
   if (result.success) return result.output;
   const [issue] = result.issues;

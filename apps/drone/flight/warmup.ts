@@ -5,7 +5,7 @@
  * will fly (so it is loaded and compiled), each close to what the prior commanded. The shadow goes on until the mirror ends.
  */
 import { type Mirror, type MirrorRecord, type ShadowBounds, ShadowJudge } from 'midair/handover';
-import { Parser } from 'midair/handover/mavlink';
+import { Parser, rehearseSigning } from 'midair/handover/mavlink';
 import { LIMITS } from './limits.ts';
 import type { Loop } from './loop.ts';
 
@@ -49,6 +49,7 @@ export const shadow = async (
   bounds: ShadowBounds | null,
 ): Promise<Warmth> => {
   if (!mirror.available || bounds === null) return { cycles: 0, divergence: 0 };
+  rehearseSigning();
   const comparison = new Comparison();
   const judge = new ShadowJudge(bounds);
   const prior = new Parser();
