@@ -16,6 +16,7 @@ test('its own tests pass', () => {
   expect(stderr).toMatch(/Ran \d+ tests/);
 });
 
+const KEY = Buffer.alloc(32, 0xfb).toString('base64');
 const GOOD = [
   '{"type":"OFFER","epoch":1,"role":"owner"}',
   '{"type":"SHADOW","epoch":1,"role":"shadow","fds":["mirror"]}',
@@ -24,6 +25,9 @@ const GOOD = [
   '{"type":"GRANT","epoch":3,"resource":"connections","from":"snap","payload":{"a":[1,{"b":null}]},"more":true}',
   '{"type":"GRANT","epoch":3,"resource":"camera","from":"start","payload":null}',
   '{"type":"DROP","epoch":4.0,"resource":"listener","fds":[]}',
+  '{"type":"OFFER","epoch":1,"role":"candidate","shadow":{"cyclesMin":250,"divergenceMax":0.1}}',
+  '{"type":"SHADOW","epoch":1,"role":"source","snapIntervalMs":4,"fds":["mirror"]}',
+  `{"type":"GRANT","epoch":3,"resource":"rotors","from":"release","payload":{},"signing":{"key":"${KEY}","linkId":3,"lastTimestamp":12}}`,
   '{"type":"COMMIT","epoch":1e2,"role":"retired"}',
   '{"type":"REVOKE","epoch":5,"code":"X","text":""}',
 ];
@@ -48,6 +52,15 @@ const TOKENS = [
 ]
   .concat([
     '9007199254740992',
+    '256',
+    '21',
+    '0.9',
+    '{}',
+    '"shadow":null,',
+    '"signing":{},',
+    '"snapIntervalMs":"4",',
+    `"${KEY.slice(1)}"`,
+    `"${KEY.slice(1)}-"`,
     '600001',
     'NaN',
     'Infinity',

@@ -114,6 +114,9 @@ const candidate = (epoch: number): App =>
     { type: 'READY', epoch },
   ]);
 const clone = (world: World): World => JSON.parse(JSON.stringify(world)) as World;
+/** One spelling for one state. */
+const sorted = <T>(record: Record<string, T>): Record<string, T> =>
+  Object.fromEntries(Object.entries(record).sort(([a], [b]) => (a < b ? -1 : 1)));
 const fault = (world: World): void => {
   world.faults = world.faults === 0 ? 1 : 2;
 };
@@ -230,7 +233,7 @@ const receive = (world: World, id: AppId): void => {
     delete one.holds[resource];
     one.outbox.push({ type: 'RELEASED', epoch, resource });
   } else {
-    one.holds = Object.fromEntries(Object.entries({ ...one.holds, [resource]: epoch }).sort());
+    one.holds = sorted({ ...one.holds, [resource]: epoch });
     world.used[resource] = Math.max(epoch, world.used[resource] ?? 0);
     one.outbox.push({ type: 'GRANTED', epoch, resource });
   }
@@ -464,7 +467,7 @@ export const explore = (
   const start: World = {
     machine: warming,
     saved: warming,
-    apps: { A: app(Object.fromEntries([...resources].sort().map((one) => [one, 0]))), B: candidate(0) },
+    apps: { A: app(sorted(Object.fromEntries(resources.map((one) => [one, 0])))), B: candidate(0) },
     fencing: [],
     deaths: [],
     locks: 0,

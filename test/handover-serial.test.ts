@@ -187,6 +187,76 @@ describe('a rotor link', () => {
     expect(descriptorCount()).toBe(before);
   });
 
+  it('refuses to go on where it could not sign: no key from the agent, or an app that does not sign', async () => {
+    const before = descriptorCount();
+    const { master, slave } = board();
+    const { link, start } = linkWith();
+    const payload = { lastWriteUs: 1, link: {}, partial: '', state: {}, stateVersion: 1 };
+    const signed = { ...payload, signing: { linkId: 1, lastTimestamp: 5 } };
+    await expect(start(slave, signed)).rejects.toMatchObject({ code: 'NO_KEY' });
+    link.drop();
+    const descriptors = new Map([['rotors', native.duplicate(slave)]]);
+    const signing = { key: Buffer.alloc(32).toString('base64'), linkId: 1, lastTimestamp: 0 };
+    const granted = link.grant({ from: 'release', payload, descriptors, epoch: 2, signing });
+    await expect(granted).rejects.toMatchObject({ code: 'NOT_SIGNING' });
+    expect(link.owns).toBe(false);
+    link.drop();
+    closeAll([master, slave]);
+    expect(descriptorCount()).toBe(before);
+  });
+
+  it.each([
+    ['release', 7, 7],
+    ['snap', 7, 10_000],
+  ] as const)(
+    'from %s: is told a time above all that the prior signed, whoever knows it',
+    async (from, known, aheadMin) => {
+      const { slave } = board();
+      const told: number[] = [];
+      const { link } = linkWith({
+        resume: (_payload, { signing }) => void told.push(signing?.lastTimestamp ?? -1),
+        state: () => ({
+          link: {},
+          partial: Buffer.alloc(0),
+          state: {},
+          stateVersion: 1,
+          signing: { linkId: 1, lastTimestamp: 0 },
+        }),
+      });
+      const at = (lastTimestamp: number, ageMs: number): RotorsPayload => ({
+        lastWriteUs: nowUs() - ageMs * 1_000,
+        link: {},
+        partial: '',
+        state: {},
+        stateVersion: 1,
+        signing: { linkId: 1, lastTimestamp },
+      });
+      const grant = async (payload: RotorsPayload, lastTimestamp: number): Promise<number> => {
+        const signing = { key: Buffer.alloc(32).toString('base64'), linkId: 1, lastTimestamp };
+        const descriptors = new Map([['rotors', native.duplicate(slave)]]);
+        const granted = link.grant({ from, payload, descriptors, epoch: 2, signing });
+        link.write(Buffer.from('c'));
+        await granted;
+        link.drop();
+        return told.at(-1) as number;
+      };
+      // The agent's word is the newer one, or the payload's is.
+      for (const [payload, agent] of [
+        [known, 0],
+        [0, known],
+      ] as const) {
+        expect(await grant(at(payload, 0), agent)).toBeGreaterThanOrEqual(aheadMin);
+      }
+      // A heartbeat that is old leaves room for all that was signed since; bounded, whatever it says of its age.
+      const room = (await grant(at(0, 40), 0)) - (await grant(at(0, 0), 0));
+      expect(room > 3_000 && room < 5_000).toBe(from === 'snap');
+      const [low, high] = from === 'snap' ? [1_050_000, 1_070_000] : [0, 0];
+      const longest = await grant({ ...at(0, 0), lastWriteUs: 0 }, 0);
+      expect(longest).toBeGreaterThanOrEqual(low);
+      expect(longest).toBeLessThanOrEqual(high);
+    },
+  );
+
   it('gives its app serialport, and refuses what would disturb the other holders', async () => {
     const { slave } = board();
     const { link, start } = linkWith();

@@ -1,4 +1,4 @@
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { Board } from '#device-sim/board.ts';
 import { createHistory } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
@@ -6,10 +6,12 @@ import { PARAMETERS } from '#device-sim/parameters.ts';
 import { AT, tiltRad } from '#device-sim/physics.ts';
 import { summarise } from '#device-sim/summary.ts';
 import { TRUTH, Truth } from '#device-sim/truth.ts';
-import { type Fields, type Frame, MAV, Parser, Writer } from '#handover/mavlink/index.ts';
+import { type Fields, type Frame, MAV, Parser, SignedLink, Writer } from '#handover/mavlink/index.ts';
 import { Pilot } from '#test/sim-kit.ts';
 
 const START = 5_000_000_000;
+const START_TICKS = 36_000_000_000_000;
+const KEY = new Uint8Array(32).fill(5);
 const HOVER = (PARAMETERS.massKg * PARAMETERS.gravityMS2) / (4 * PARAMETERS.thrustN);
 
 /** A board in virtual time, with the reference pilot beside it. */
@@ -17,17 +19,23 @@ class Bench {
   readonly history = createHistory();
   readonly truth = new Truth();
   readonly pilot = new Pilot();
-  readonly writer = new Writer({ systemId: 1, componentId: 191 });
+  readonly writer: Writer;
   readonly board: Board;
   readonly frames: Frame[] = [];
-  readonly #parser = new Parser();
+  readonly #parser: Parser;
   tUs = START;
   epoch = 1;
   flying = true;
 
-  constructor(seed = 1) {
+  /** @param key of the board's, if it has one; the pilot signs with `pilotKey` */
+  constructor(seed = 1, key?: Uint8Array, pilotKey = key) {
     const { history, truth } = this;
-    this.board = new Board({ parameters: PARAMETERS, seed, startUs: START, history, truth });
+    const signing = key && { key, startTicks: START_TICKS };
+    this.board = new Board({ parameters: PARAMETERS, seed, startUs: START, history, truth, signing });
+    const now = (): number => START_TICKS + (this.tUs - START) / 10;
+    const end = pilotKey && new SignedLink({ key: pilotKey, linkId: 1, lastTimestamp: 0, now });
+    this.writer = new Writer({ systemId: 1, componentId: 191, signing: end });
+    this.#parser = new Parser({ signing: end });
   }
 
   command(fields: Partial<Fields<'HIL_ACTUATOR_CONTROLS'>> = {}, delayUs = 1_000): void {
@@ -354,5 +362,82 @@ test('an empty battery is reported; setting it shows in the next status', () => 
   expect(bench.frames.find((frame) => frame.name === 'SYS_STATUS')?.fields).toMatchObject({
     battery_remaining: 14,
     voltage_battery: 14_392,
+  });
+});
+
+describe('a board with a signing key', () => {
+  const reasons = ({
+    unsigned,
+    badSignature,
+    replayed,
+    tooOld,
+    tooManyStreams,
+  }: ReturnType<Bench['judge']>) => ({
+    unsigned,
+    badSignature,
+    replayed,
+    tooOld,
+    tooManyStreams,
+  });
+  const NONE = { unsigned: 0, badSignature: 0, replayed: 0, tooOld: 0, tooManyStreams: 0 };
+  const land = { target_system: 1, target_component: 1, confirmation: 0, param2: 0, param3: 0, param4: 0 };
+  const disarm = { ...land, command: 400, param1: 0, param5: 0, param6: 0, param7: 0 };
+
+  test('flies as without, and its own frames are signed', () => {
+    const bench = new Bench(1, KEY).run(10);
+    expect(bench.heightM).toBeGreaterThan(1.9);
+    expect(reasons(bench.judge())).toEqual(NONE);
+    expect(bench.judge()).toMatchObject({ missedCycles: 0, failsafes: 0 });
+    expect([bench.truth.values[TRUTH.signed], bench.truth.values[TRUTH.streams]]).toEqual([1, 1]);
+    expect(Array.from(bench.x)).toEqual(Array.from(new Bench(1).run(10).x));
+  });
+
+  test.each([
+    ['unsigned', undefined],
+    ['badSignature', new Uint8Array(32)],
+  ] as const)('%s: does not follow, and counts every frame', (reason, pilotKey) => {
+    const bench = new Bench(1, KEY);
+    const other = new Writer({
+      systemId: 1,
+      componentId: 191,
+      signing:
+        pilotKey && new SignedLink({ key: pilotKey, linkId: 1, lastTimestamp: 0, now: () => START_TICKS }),
+    });
+    bench.flying = false;
+    for (let tick = 0; tick < 10; tick += 1) {
+      bench.tick();
+      const command = { time_usec: bench.tUs, controls: [1, 1, 1, 1], mode: 0x81, flags: 1 };
+      bench.board.receive(other.encode('HIL_ACTUATOR_CONTROLS', command), bench.tUs + 1_000);
+    }
+    bench.board.receive(other.encode('COMMAND_LONG', disarm), bench.tUs + 1_000);
+    bench.tick();
+    expect(reasons(bench.judge())).toEqual({ ...NONE, [reason]: 11 });
+    expect(bench.judge()).toMatchObject({ commands: 0, invalid: 0, epochs: [] });
+    expect([bench.is('armed'), bench.is('onGround')]).toEqual([false, true]);
+    expect(bench.truth.values[TRUTH.streams]).toBe(0);
+    expect(bench.frames.filter(({ name }) => name === 'COMMAND_ACK')).toEqual([]);
+  });
+
+  test('an order that was recorded on the ground does not disarm it in another flight', () => {
+    const bench = new Bench(1, KEY).run(1);
+    const order = Uint8Array.from(bench.writer.encode('COMMAND_LONG', disarm));
+    bench.board.receive(order, bench.tUs + 1_000);
+    expect(reasons(bench.judge())).toEqual(NONE);
+    bench.run(3);
+    bench.board.receive(order, bench.tUs + 1_000);
+    expect(reasons(bench.judge())).toEqual({ ...NONE, replayed: 1 });
+    expect(bench.judge()).toMatchObject({ stale: 0, doubled: 0 });
+  });
+
+  test('silence of those who sign is silence, whatever others say', () => {
+    const bench = new Bench(1, KEY).run(8);
+    bench.flying = false;
+    const stranger = new Writer({ systemId: 1, componentId: 191 });
+    for (let tick = 0; tick < 60; tick += 1) {
+      bench.tick();
+      const command = { time_usec: bench.tUs, controls: bench.pilot.throttles, mode: 0x81, flags: 1 };
+      bench.board.receive(stranger.encode('HIL_ACTUATOR_CONTROLS', command), bench.tUs + 1_000);
+    }
+    expect(bench.judge()).toMatchObject({ failsafes: 1, unsigned: 60 });
   });
 });

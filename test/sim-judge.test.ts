@@ -4,6 +4,7 @@ import { createHistory } from '#device-sim/history.ts';
 import { Judge } from '#device-sim/judge.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import { type Summary, summarise, trace } from '#device-sim/summary.ts';
+import { REFUSALS } from '#handover/mavlink/index.ts';
 
 const START = 1_000_000_000;
 
@@ -183,6 +184,30 @@ test('percentiles are nearest ranks', () => {
     gapMsP99: 99,
     gapMsMax: 100,
   });
+});
+
+test('what did not pass the signing is counted by its reason, follows nobody and closes no gap', () => {
+  const { history, judge, summary } = play([
+    [1, 1, 0],
+    [5, 1, 4],
+  ]);
+  REFUSALS.forEach((refusal, index) => {
+    for (let count = 0; count <= index; count += 1) {
+      judge.refuse({ tUs: START + 6_000, epoch: 99, imuUs: START + 8_000 }, refusal);
+    }
+  });
+  judge.record({ tUs: START + 13_000, epoch: 1, imuUs: START + 12_000 });
+  const result = summary(0, 14);
+  expect(REFUSALS.map((refusal) => result[refusal])).toEqual([1, 2, 3, 4, 5]);
+  expect(result).toMatchObject({
+    commands: 3,
+    stale: 0,
+    gapMsMax: 8,
+    missedCycles: 1,
+    invalid: 0,
+    ignored: 0,
+  });
+  expect(trace(history, START, START + 14_000).commands[2]).toMatchObject({ kind: 'unsigned', gapMs: null });
 });
 
 test('the ring keeps two minutes at the full rate, and forgets the oldest', () => {

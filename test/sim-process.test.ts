@@ -274,6 +274,9 @@ test('options: each wrong one is named; one simulator a directory; what a killed
   expect(await refusal({ dir: '/tmp/x', seed: 1.5 })).toBe('INVALID_OPTIONS: seed must be a whole number');
   expect(await refusal({ dir: '/tmp/x', port: 70_000 })).toBe('INVALID_OPTIONS: port must be at most 65535');
   expect(await refusal({ dir: '/tmp/x', sed: 1 })).toMatch('INVALID_OPTIONS: sed');
+  expect(await refusal({ dir: '/tmp/x', signingKey: '/tmp/x/none' })).toMatch(
+    'cannot read /tmp/x/none (ENOENT)',
+  );
   expect(await refusal({ dir: '/dev/null/x' })).toMatch(/^DIRECTORY: .*name a directory that can be written/);
 
   const sim = await start('--no-camera');

@@ -1,16 +1,21 @@
 """Parts of the Python client by themselves; and, with `parse`, its parser as a filter: a code for each line."""
 
 import array
+import base64
+import json
+import math
 import os
 import resource
 import socket
 import sys
+import tempfile
 import unittest
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'handover', 'python'))
 from midair_handover import (  # noqa: E402
-    LINE_BYTES_MAX, LineSocket, Loop, Mirror, MirrorSource, ProtocolError, parse_agent_message, split)
+    LINE_BYTES_MAX, Diverged, Holder, LineSocket, Loop, Mirror, MirrorSource, ProtocolError, Session, ShadowJudge,
+    close_all, parse_agent_message, split)
 
 
 def open_descriptors():
@@ -170,6 +175,94 @@ class Parts(unittest.TestCase):
         source.close()
         loop.turn()
         mirror.close()
+
+
+class Judge(unittest.TestCase):
+    BOUNDS = {'cyclesMin': 10, 'divergenceMax': 0.1}
+
+    def judged(self, divergence_of):
+        judge = ShadowJudge(self.BOUNDS)
+        for cycle in range(1, 1_000):
+            if judge.add(divergence_of(cycle)):
+                return cycle, judge
+        self.fail('it neither settled nor gave up')
+
+    def test_ready_after_so_many_in_a_row(self):
+        for beyond in (0.11, math.inf, math.nan):
+            cycle, judge = self.judged(lambda at: beyond if at == 9 else 0.1)
+            self.assertEqual((cycle, judge.cycles, judge.divergence), (19, 10, 0.1))
+
+    def test_diverged_says_by_how_much_and_when(self):
+        with self.assertRaises(Diverged) as raised:
+            self.judged(lambda at: 0.9 if at < 10 else 0.5 if at == 35 else 0.2 if at % 7 == 0 else 0)
+        self.assertRegex(str(raised.exception), r"^its output was up to 0\.5 from the prior's, at cycle 35, \d+ ms into")
+
+
+class Steps(unittest.TestCase):
+    """One session under an agent that is this test."""
+
+    class Rotors(Holder):
+        def __init__(self):
+            self.grants, self.dropped, self.release_now = [], 0, None
+
+        def grant(self, grant, answer):
+            close_all(grant.descriptors.values())
+            self.grants.append(grant)
+            answer.done()
+
+        def release(self, deadline_ms, answer):
+            self.release_now = answer
+
+        def drop(self):
+            self.dropped += 1
+
+    def setUp(self):
+        self.loop = Loop()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = os.path.join(self.directory.name, 's')
+        self.rotors = self.Rotors()
+        self.listen()
+        self.session = Session(self.loop, app='a', release='r', socket_path=self.path, reads=[1], writes=1,
+                               holders={'rotors': self.rotors}, warm_up=lambda mirror, bounds, answer: None)
+        self.session.connect()
+        self.peer, _ = self.listener.accept()
+
+    def listen(self):
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(self.path)
+        self.listener.listen()
+
+    def tearDown(self):
+        self.session.close()
+        self.peer.close()
+        self.listener.close()
+        self.directory.cleanup()
+
+    def tell(self, **message):
+        self.peer.send(json.dumps(message).encode() + b'\n')
+        self.loop.turn()
+
+    def test_signing_comes_with_the_grant_also_to_one_whose_release_nobody_heard(self):
+        signing = {'key': base64.b64encode(bytes(32)).decode(), 'linkId': 3, 'lastTimestamp': 12}
+        self.tell(type='GRANT', epoch=1, resource='rotors', **{'from': 'start'}, payload=None, signing=signing)
+        self.assertEqual(self.rotors.grants[0].signing, signing)
+        self.tell(type='RELEASE', epoch=2, resource='rotors', deadlineMs=50)
+        self.peer.close()
+        self.listener.close()
+        self.loop.turn()
+        self.rotors.release_now.done({'n': 1})
+        self.assertEqual([grant.origin for grant in self.rotors.grants], ['start', 'release'])
+        self.assertEqual((self.rotors.grants[1].signing, self.rotors.grants[1].epoch), (signing, 1))
+        self.assertTrue(self.session.owns('rotors'))
+
+    def test_a_state_that_it_does_not_read_is_refused_but_from_the_dead(self):
+        grant = {'type': 'GRANT', 'resource': 'rotors', 'payload': {'stateVersion': 2}}
+        self.tell(**grant, epoch=1, **{'from': 'release'})
+        self.assertEqual(self.rotors.grants, [])
+        self.assertFalse(self.session.owns('rotors'))
+        self.assertIn(b'"INCOMPATIBLE_STATE"', self.peer.recv(65536))
+        self.tell(**grant, epoch=2, **{'from': 'snap'})
+        self.assertEqual(len(self.rotors.grants), 1)
 
 
 def code_of(line):

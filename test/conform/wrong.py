@@ -34,6 +34,57 @@ class LosesPartial(subject.Rotors):
         return {**super().snapshot(), 'partial': ''}
 
 
+class FliesOnDropped(subject.Rotors):
+    """Goes on with the tty after DROP, by a copy that it kept."""
+
+    def drop(self):
+        kept = None if self.fd is None or not self.owns else os.dup(self.fd)
+        super().drop()
+        if kept is not None:
+            self.fd = kept
+            self.loop.watch(kept, self.read)
+
+
+class RotorsLast(Session):
+    """Refuses the rotors as long as it has not got the camera."""
+
+    def _grant(self, step):
+        if step['resource'] == 'rotors' and step['from'] == 'snap' and not self.owns('camera'):
+            close_all(step['descriptors'].values())
+            raise midair_handover.HolderError('NO_CAMERA', 'blind')
+        super()._grant(step)
+
+
+class DeafInterval(Session):
+    """Sends its heartbeat as ever while it is watched."""
+
+    def _shadow(self, message, descriptors):
+        message.pop('snapIntervalMs', None)
+        super()._shadow(message, descriptors)
+
+
+class AnyState(Session):
+    """Takes a state of any version."""
+
+    def _grant(self, step):
+        (step['payload'] or {}).pop('stateVersion', None)
+        super()._grant(step)
+
+
+class KeepsMirror(Session):
+    """Follows on while it flies."""
+
+    def _end_shadow(self):
+        self._warming = self._begin = self._mirror = None
+
+
+class AlwaysReady(Session):
+    """Is ready whatever the prior does."""
+
+    def _offered(self, epoch, bounds):
+        super()._offered(epoch, bounds and {'cyclesMin': 15, 'divergenceMax': 10.0})
+
+
 class ReadsOn(subject.Camera):
     """Goes on reading frames after RELEASED."""
 
@@ -106,9 +157,12 @@ def skips_bad_lines():
 
 
 def main(way):
-    rotors = {'writes-on': WritesOn, 'granted-early': GrantedEarly, 'loses-partial': LosesPartial}
+    rotors = {'writes-on': WritesOn, 'granted-early': GrantedEarly, 'loses-partial': LosesPartial,
+              'flies-on-dropped': FliesOnDropped}
     cameras = {'reads-on': ReadsOn}
-    sessions = {'stale': Stale, 'leaks': Leaks, 'forgets': Forgets, 'believes-unheard': BelievesUnheard, 'obeys': Obeys}
+    sessions = {'stale': Stale, 'leaks': Leaks, 'forgets': Forgets, 'believes-unheard': BelievesUnheard, 'obeys': Obeys,
+                'rotors-last': RotorsLast, 'deaf-interval': DeafInterval, 'any-state': AnyState, 'keeps-mirror': KeepsMirror,
+                'always-ready': AlwaysReady}
     if way == 'skips-bad-lines':
         skips_bad_lines()
     elif way == 'no-start':

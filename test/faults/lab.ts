@@ -180,7 +180,6 @@ export class FaultLab {
     } catch {
       await world.killAgent();
       await world.removeContainers();
-      rmSync(world.path('agent', 'handover.journal'), { force: true });
       await this.#startAgent();
       await flies();
     }
