@@ -2,12 +2,13 @@
 import { describe, expect, it } from 'vitest';
 import { HOVER } from '#apps/drone/flight/limits.ts';
 import { Loop } from '#apps/drone/flight/loop.ts';
-import { shadow } from '#apps/drone/flight/warmup.ts';
+import { follow, shadow } from '#apps/drone/flight/warmup.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
 import { createState, step as move } from '#device-sim/physics.ts';
 import { Random } from '#device-sim/random.ts';
 import { Sensors } from '#device-sim/sensors.ts';
 import { type Fields, MAV, Parser, Writer } from '#handover/mavlink/index.ts';
+import type { MirrorRecord } from '#handover/mirror.ts';
 
 type Command = Fields<'HIL_ACTUATOR_CONTROLS'>;
 
@@ -230,6 +231,33 @@ describe('the shadow', () => {
     ).toBeLessThanOrEqual(40);
     const none = await shadow(new Loop(HOVER), asMirror(mirrored(new Board(), 0), false), signal, null);
     expect(none).toEqual({ cycles: 0, divergence: 0 });
+  });
+
+  it('follows its successor, as fresh as that one, and sends nothing', () => {
+    const board = new Board();
+    const first = owner(board, 7);
+    for (let tick = 0; tick < 1_000; tick += 1) first.read(board.tick());
+    // It had read the beginning of a frame: that goes to the successor alone.
+    const next = Buffer.from(board.tick());
+    first.read(next.subarray(0, 9));
+    const { state, sequence, partial } = first.cursor();
+    const second = new Loop(HOVER);
+    second.resume(JSON.parse(JSON.stringify(state)), sequence);
+    second.output = { epoch: 8, send: board.take };
+    let record: (one: MirrorRecord) => void = () => {};
+    follow(first, { onRecord: (listener: typeof record) => (record = listener) } as never);
+    second.read(partial);
+    for (const bytes of [next.subarray(9), ...Array.from({ length: 500 }, () => undefined)]) {
+      const chunk = bytes ?? Buffer.from(board.tick());
+      second.read(chunk);
+      record({ kind: 'in', bytes: chunk });
+      record({ kind: 'out', bytes: Buffer.from('what the successor writes is none of its business') });
+    }
+    expect(board.commands.slice(-501).every(({ flags }) => flags === 8)).toBe(true);
+    expect(first.state.imuUs).toBe(second.state.imuUs);
+    const away = first.state.command.map((motor, i) => Math.abs(motor - (second.state.command[i] ?? 0)));
+    expect(Math.max(...away)).toBeLessThan(0.01);
+    expect(first.state.phase).toBe(second.state.phase);
   });
 
   it('stops when it is told to', async () => {

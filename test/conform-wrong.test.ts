@@ -18,7 +18,6 @@ const WAYS: [way: string, fails: string[], passes: string][] = [
   ['obeys', ['retired-holding', 'revoked-holding'], 'hand-back'],
   ['flies-on-dropped', ['drop-rotors'], 'state-version'],
   ['rotors-last', ['takeover'], 'hand-back'],
-  ['deaf-interval', ['watched-heartbeat'], 'drop-rotors'],
   ['any-state', ['state-version'], 'pass-rotors'],
   ['keeps-mirror', ['follow'], 'pass-rotors'],
   ['always-ready', ['diverges'], 'revoke'],

@@ -223,8 +223,12 @@ describe('a rotor link', () => {
           signing: { linkId: 1, lastTimestamp: 0 },
         }),
       });
-      const at = (lastTimestamp: number, ageMs: number): RotorsPayload => ({
-        lastWriteUs: nowUs() - ageMs * 1_000,
+      const at = (
+        lastTimestamp: number,
+        ageMs: number,
+        lastWriteUs = nowUs() - ageMs * 1_000,
+      ): RotorsPayload => ({
+        lastWriteUs,
         link: {},
         partial: '',
         state: {},
@@ -251,7 +255,7 @@ describe('a rotor link', () => {
       const room = (await grant(at(0, 40), 0)) - (await grant(at(0, 0), 0));
       expect(room > 3_000 && room < 5_000).toBe(from === 'snap');
       const [low, high] = from === 'snap' ? [1_050_000, 1_070_000] : [0, 0];
-      const longest = await grant({ ...at(0, 0), lastWriteUs: 0 }, 0);
+      const longest = await grant(at(0, 0, 0), 0);
       expect(longest).toBeGreaterThanOrEqual(low);
       expect(longest).toBeLessThanOrEqual(high);
     },
