@@ -24,8 +24,11 @@ export const LIMITS = {
   /** Heartbeats of the owner; and while it is mirrored to one that could take over: one a cycle of a 250 Hz loop. */
   snapIntervalMs: 20,
   watchedSnapIntervalMs: 4,
-  /** A held command does no harm for 100 ms: ten heartbeats may be missed, and a takeover still fits in. */
-  heartbeatMsMax: 40,
+  /**
+   * A held command does no harm for 100 ms, and a takeover ends well before the controller's failsafe at 200. Shorter only
+   * where real time is granted: without it a busy machine was seen to hold up a healthy loop for more than 40 ms.
+   */
+  heartbeatMsMax: 100,
   /** With nobody to take over a pause of the machine is borne; the controller's failsafe has acted by then. */
   aloneSilenceMsMax: 500,
   probationMs: 2_000,

@@ -26,7 +26,7 @@ test('a release asks for its update by labels, each with a default', () => {
   expect(policyOf({})).toEqual({
     shadowCyclesMin: 250,
     divergenceMax: 0.1,
-    heartbeatMsMax: 40,
+    heartbeatMsMax: 100,
     probationMs: 2_000,
     loopHzMin: 0,
     errorMax: null,
