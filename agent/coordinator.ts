@@ -8,13 +8,14 @@
 import { watchDeath } from '#agent/death.ts';
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
+import { landCommand } from '#agent/land.ts';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
 import type { UpdateLock } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
+import type { LinkSigning } from '#agent/signing.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type LineListener, type LineSocket, listenLines } from '#handover/lines.ts';
 import { deadlineMs, step } from '#handover/machine.ts';
-import { MAV, Writer } from '#handover/mavlink/index.ts';
 import {
   type AppMessage,
   type JsonObject,
@@ -48,6 +49,8 @@ export interface CoordinatorOptions {
   readonly processes: Processes;
   readonly resources: readonly Resource[];
   readonly lock: UpdateLock;
+  /** Of a rotor link that is signed. */
+  readonly signing?: LinkSigning | undefined;
   /** A candidate that is not warm by then is stopped. */
   readonly warmMsMax?: number;
   readonly log: Log;
@@ -60,22 +63,6 @@ interface Part {
   readonly payload: JsonObject;
   readonly descriptors: readonly Descriptor[];
 }
-
-/** MAV_CMD_NAV_LAND, here and now. */
-const landCommand = (): Uint8Array =>
-  new Writer({ systemId: 1, componentId: MAV.COMP_ID_ONBOARD_COMPUTER }).encode('COMMAND_LONG', {
-    target_system: 1,
-    target_component: MAV.COMP_ID_AUTOPILOT1,
-    command: MAV.CMD_NAV_LAND,
-    confirmation: 0,
-    param1: 0,
-    param2: 0,
-    param3: 0,
-    param4: Number.NaN,
-    param5: 0,
-    param6: 0,
-    param7: 0,
-  });
 
 const nowMs = (): number => nowUs() / 1000;
 const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
@@ -303,7 +290,7 @@ export class Coordinator {
   #heard(from: AppId, message: AppMessage, descriptors: readonly Descriptor[]): void {
     if (message.type === 'RELEASED') this.#keep(message, descriptors);
     else if (message.type !== 'HELLO') closeDescriptors(descriptors);
-    if (message.type === 'SNAP') this.#snap = message.payload;
+    if (message.type === 'SNAP') this.#rotorsSaid(message.payload);
     this.happen({ type: 'message', from, message, atMs: nowMs() });
     if (message.type !== 'HELLO') return;
     this.#adopt(from, message.holds, descriptors);
@@ -345,9 +332,14 @@ export class Coordinator {
       return;
     }
     // Its last words are newer than its last heartbeat.
-    if (message.resource === 'rotors') this.#snap = message.payload;
+    if (message.resource === 'rotors') this.#rotorsSaid(message.payload);
     const parts = this.#released.get(message.resource) ?? [];
     this.#released.set(message.resource, [...parts, { payload: message.payload, descriptors }]);
+  }
+
+  #rotorsSaid(payload: JsonObject): void {
+    this.#snap = payload;
+    this.#options.signing?.heard(payload);
   }
 
   #send(effect: Extract<Effect, { do: 'send' }>): void {
@@ -363,9 +355,11 @@ export class Coordinator {
       socket.send(message);
       return;
     }
+    const { signing } = this.#options;
+    const terms = signing && message.resource === 'rotors' ? { signing: signing.signing } : {};
     const parts = this.#parts(message.resource, message.from);
-    parts.forEach((part, index) => {
-      socket.send({ ...message, payload: part.payload, more: index < parts.length - 1 }, part.descriptors);
+    parts.forEach(({ payload, descriptors }, index) => {
+      socket.send({ ...message, ...terms, payload, more: index < parts.length - 1 }, descriptors);
     });
   }
 
@@ -404,12 +398,12 @@ export class Coordinator {
 
   /** Nobody is left to fly: the controller is told to land, once, by us. */
   #failsafe(failure: Failure): void {
-    const { devices, log, onReport } = this.#options;
+    const { devices, signing, log, onReport } = this.#options;
     let told = false;
     try {
       const [rotors] = devices.descriptors('rotors');
       if (rotors) {
-        const frame = landCommand();
+        const frame = landCommand(signing?.afterLoss());
         told = native.write(rotors.fd, frame, 0, frame.length) === frame.length;
       }
     } catch (error) {

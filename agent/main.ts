@@ -10,6 +10,7 @@ import { LIMITS } from '#agent/limits.ts';
 import { openLink } from '#agent/link.ts';
 import { createLock } from '#agent/lock.ts';
 import { createLog } from '#agent/log.ts';
+import { LinkSigning } from '#agent/signing.ts';
 import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
 import { RESOURCES } from '#handover/messages.ts';
 import { initial, type State } from '#handover/state.ts';
@@ -26,6 +27,8 @@ export interface AgentOptions {
   readonly baud: number;
   readonly camera: string;
   readonly panel: { readonly host: string; readonly port: number };
+  /** File with the key of the rotor link; without one it is not signed. */
+  readonly signingKey?: string;
   /** How long a candidate may take until it is warm. */
   readonly warmMsMax?: number;
   readonly logLevel?: string;
@@ -50,6 +53,8 @@ export const startAgent = async (
   const locksDirectory = join(directory, 'locks');
   mkdirSync(runDirectory, { recursive: true });
   const lock = createLock(locksDirectory);
+  const { signingKey } = options;
+  const signing = signingKey === undefined ? undefined : LinkSigning.open(signingKey, log);
   const handover = openJournal({
     path: join(directory, 'handover.journal'),
     bytesMax: LIMITS.handoverJournalBytesMax,
@@ -94,6 +99,7 @@ export const startAgent = async (
       journal: handover,
       devices,
       lock,
+      signing,
       resources: RESOURCES,
       ...(options.warmMsMax === undefined ? {} : { warmMsMax: options.warmMsMax }),
     },

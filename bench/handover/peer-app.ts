@@ -14,9 +14,13 @@ const {
   PEER_WAIT: wait,
   PEER_LOCK,
   PEER_REALTIME: realtime = '',
+  PEER_MAVLINK: mavlink = '',
+  PEER_KEY: key = '',
 } = process.env;
 // Not part of the package's interface: only to be scheduled as the app is that it is compared with.
 const { setFifo } = (await import(realtime)) as { setFifo: (on: boolean) => unknown };
+
+const { SignedLink } = (await import(mavlink)) as typeof import('#handover/mavlink/index.ts');
 
 const loop = new Loop(HOVER);
 let port: SerialPort | undefined;
@@ -25,6 +29,7 @@ const open = (): void => {
   setFifo(true);
   const opened = new SerialPort({ path, baudRate: 921_600, lock: PEER_LOCK !== '0' });
   port = opened;
+  loop.resume(null, 0, new SignedLink({ key: Buffer.from(key, 'hex'), linkId: 1, lastTimestamp: 0 }));
   loop.output = { epoch: Number(epoch), send: (frame) => void opened.write(Buffer.from(frame)) };
   opened.on('data', (bytes: Buffer) => loop.read(bytes));
 };

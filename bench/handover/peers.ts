@@ -41,13 +41,18 @@ export const flyPeer = async (
   const { docker } = world.droneEngine;
   const make = async (wait: boolean): Promise<Peer> => {
     epoch += 1;
-    const env = [`PEER_TTY=${realpathSync(tty).replace('/dev/pts/', '/host-pts/')}`, `PEER_EPOCH=${epoch}`];
+    const env = [
+      `PEER_TTY=${realpathSync(tty).replace('/dev/pts/', '/host-pts/')}`,
+      `PEER_EPOCH=${epoch}`,
+      `PEER_KEY=${world.signingKey}`,
+    ];
     const container = await docker.createContainer({
       Image: imageId,
       Cmd: ['node', '--single-threaded-gc', '/bench/handover/peer-app.ts'],
       Env: [
         ...env,
         'PEER_REALTIME=/node_modules/midair/handover/realtime.js',
+        'PEER_MAVLINK=/node_modules/midair/handover/mavlink/index.js',
         ...(wait ? ['PEER_WAIT=1'] : []),
         // Two that open the tty side by side have to give up serialport's lock.
         ...(scheme === 'overlap' ? ['PEER_LOCK=0'] : []),

@@ -23,6 +23,7 @@ interface Flags {
   baud: number;
   camera: string;
   panel: Address;
+  signingKey?: string;
   warmTimeout: number;
   logLevel: string;
 }
@@ -59,6 +60,13 @@ export function agentCommand(): Command {
       ).makeOptionMandatory(),
     )
     .addOption(option('--baud <rate>', 'its rate', 'MIDAIR_BAUD').argParser(integer).default(921_600))
+    .addOption(
+      option(
+        '--signing-key <file>',
+        "the rotor link's MAVLink signing key: 32 bytes as hex or base64; without it nothing is signed",
+        'MIDAIR_SIGNING_KEY',
+      ),
+    )
     .addOption(option('--camera <path>', 'unix socket of the camera', 'MIDAIR_CAMERA').makeOptionMandatory())
     .addOption(
       option('--panel <host:port>', 'where the control panel listens', 'MIDAIR_PANEL')
@@ -97,6 +105,7 @@ Example:
         engineUrl: flags.engine,
         rotors: resolve(flags.rotors),
         baud: flags.baud,
+        ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
         camera: resolve(flags.camera),
         panel: flags.panel,
         warmMsMax: flags.warmTimeout * 1000,

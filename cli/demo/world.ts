@@ -5,7 +5,8 @@
  * Invariant: everything is registered with the scope as it starts; a part that ends by itself ends the wait that
  * runs, with its log. Every wait has an end and says what it waited for.
  */
-import { mkdirSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -44,6 +45,8 @@ export class World {
   readonly directory: string;
   readonly device: string;
   readonly fleet: string;
+  /** Of the rotor link, hex: this world's own. */
+  readonly signingKey = randomBytes(32).toString('hex');
   readonly #panelPort: number;
   readonly #scope: Scope;
   readonly #signal: AbortSignal;
@@ -65,6 +68,11 @@ export class World {
     this.#scope = options.scope;
     this.#signal = options.signal;
     mkdirSync(this.path('logs'), { recursive: true });
+    writeFileSync(this.#keyFile, this.signingKey, { mode: 0o600 });
+  }
+
+  get #keyFile(): string {
+    return this.path('signing.key');
   }
 
   path(...parts: string[]): string {
@@ -145,7 +153,10 @@ export class World {
   }
 
   async startSim(args: string[] = []): Promise<void> {
-    const { ready } = await this.#start('sim', ['--dir', this.path('sim'), ...args]);
+    const { ready } = await this.#start('sim', [
+      ...['--dir', this.path('sim'), '--signing-key', this.#keyFile],
+      ...args,
+    ]);
     this.#devices = { rotors: String(ready.rotors), camera: String(ready.camera) };
     this.#sim = new SimClient(String(ready.url));
   }
@@ -157,6 +168,7 @@ export class World {
       ...['--dir', this.path('agent'), '--device', this.device, '--fleet', this.fleet],
       ...['--hub', this.hub.url, '--mqtt', this.#mqttUrl, '--engine', this.droneEngine.url],
       ...['--rotors', this.#devices.rotors, '--camera', this.#devices.camera],
+      ...['--signing-key', this.#keyFile],
       ...['--panel', this.#panelUrl.slice('http://'.length), ...args],
     ]);
     return this.#agent;
