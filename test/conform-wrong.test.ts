@@ -19,6 +19,7 @@ const WAYS: [way: string, fails: string[], passes: string][] = [
   ['flies-on-dropped', ['drop-rotors'], 'state-version'],
   ['rotors-last', ['takeover'], 'hand-back'],
   ['any-state', ['state-version'], 'pass-rotors'],
+  ['deaf-interval', ['watched-heartbeat'], 'pass-rotors'],
   ['keeps-mirror', ['follow'], 'pass-rotors'],
   ['always-ready', ['diverges'], 'revoke'],
   ['skips-bad-lines', ['not-utf8', 'unknown-type', 'unnamed-descriptor'], 'too-long'],

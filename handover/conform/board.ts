@@ -23,7 +23,7 @@ export class Board {
   readonly path: string;
   readonly #master: number;
   readonly #watcher: Watcher;
-  readonly #timer: NodeJS.Timeout;
+  #timer: NodeJS.Timeout;
   #tail = Buffer.alloc(0);
   #text = '';
   /** Until the first owner is to fly: what was never read would be its to answer. */
@@ -49,6 +49,11 @@ export class Board {
   /** No further input; what was written waits for its reader. */
   pause(on: boolean): void {
     this.#paused = on;
+  }
+  /** Inputs at this interval from here on. */
+  pace(periodMs: number): void {
+    clearInterval(this.#timer);
+    this.#timer = setInterval(() => this.#tick(), periodMs);
   }
   burst(on: boolean): void {
     this.#perTick = on ? CONFORM.burstCount : 1;

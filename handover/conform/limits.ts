@@ -26,8 +26,13 @@ export const CONFORM = {
   warmCycles: 15,
   warmDivergenceMax: 0.5,
   divergedCycles: 400,
-  /** Of the board's: in so many periods a heartbeat at the usual interval is heard half as often. */
+  /**
+   * Of the board's, at a real board's pace: a heartbeat at the usual interval is heard in one of five. A machine so
+   * busy that they took more than `watchedMsMax` proves nothing: in that time there are at most 12 of the usual ones.
+   */
   watchedPeriods: 20,
+  watchedPeriodMs: 4,
+  watchedMsMax: 240,
   manyConnectionsCount: 300,
   /** Kept of what the program prints, for the report. */
   outputCharsMax: 2_000,

@@ -7,7 +7,7 @@ import { expect, expectWithin, pause, within } from '#handover/conform/wait.ts';
 import type { Seat, World } from '#handover/conform/world.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { MirrorSource } from '#handover/mirror.ts';
-import { native } from '#handover/native.ts';
+import { native, nowUs } from '#handover/native.ts';
 
 const group = 'watched';
 
@@ -15,20 +15,24 @@ const group = 'watched';
 const rate = async (
   world: World,
   { peer }: Seat,
-  wanted: (snaps: number) => boolean,
+  wanted: (snaps: number, tookMs: number) => boolean,
   what: string,
 ): Promise<number> => {
   const { board } = world;
-  let from = { n: board.last.n, snaps: peer.snaps };
-  let snaps = 0;
+  const now = () => ({ n: board.last.n, snaps: peer.snaps, atMs: nowUs() / 1000 });
+  let from = now();
+  let [snaps, tookMs] = [0, 0];
   const look = (): boolean => {
     if (board.last.n < from.n + CONFORM.watchedPeriods) return false;
-    snaps = peer.snaps - from.snaps;
-    from = { n: board.last.n, snaps: peer.snaps };
-    return wanted(snaps);
+    const to = now();
+    [snaps, tookMs] = [to.snaps - from.snaps, to.atMs - from.atMs];
+    from = to;
+    return wanted(snaps, tookMs);
   };
   const bound = world.ms(CONFORM.answerMsMax);
-  await expectWithin(bound, look, () => `${snaps} heartbeats in ${CONFORM.watchedPeriods} commands, ${what}`);
+  const seen = (): string =>
+    `${snaps} heartbeats in ${CONFORM.watchedPeriods} commands and ${tookMs.toFixed()} ms, ${what}`;
+  await expectWithin(bound, look, seen);
   return snaps;
 };
 
@@ -41,12 +45,16 @@ export const watched: readonly Case[] = [
     async run(world, owner) {
       const shadow = new Shadow();
       let [often, cycles] = [0, 0];
+      world.board.pace(CONFORM.watchedPeriodMs);
       try {
         const message = { type: 'SHADOW', role: 'source', snapIntervalMs: LIMITS.watchedSnapIntervalMs };
         owner.send(message, [{ name: 'mirror', fd: shadow.writing }]);
         shadow.sent();
         const before = numberOf(owner.peer.snap?.cycles ?? 0, 'cycles');
-        const each = (snaps: number): boolean => shadow.read() && snaps >= 0.9 * CONFORM.watchedPeriods;
+        const each = (snaps: number, tookMs: number): boolean => {
+          shadow.read();
+          return snaps >= 0.9 * CONFORM.watchedPeriods && tookMs <= CONFORM.watchedMsMax;
+        };
         often = await rate(world, owner, each, 'while it is mirrored');
         cycles = numberOf(owner.peer.snap?.cycles, 'cycles') - before;
         expect(cycles > 0, `${cycles} control cycles meanwhile`);
@@ -55,6 +63,7 @@ export const watched: readonly Case[] = [
       }
       const usual = (snaps: number): boolean => snaps <= 0.75 * CONFORM.watchedPeriods;
       const seldom = await rate(world, owner, usual, 'with nobody at the mirror');
+      world.board.pace(CONFORM.boardPeriodMs);
       await world.flies();
       return `${often} heartbeats in ${CONFORM.watchedPeriods} commands, then ${seldom}; ${cycles} cycles`;
     },
