@@ -5,7 +5,7 @@
  * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
  * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
  */
-import { watchDeath } from '#agent/death.ts';
+import { isEnding, watchDeath } from '#agent/death.ts';
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { landCommand } from '#agent/land.ts';
@@ -25,6 +25,7 @@ import {
 } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, Policy, State } from '#handover/state.ts';
+import { pilotOf } from '#handover/transfer.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
 export interface Processes {
@@ -77,8 +78,7 @@ export class Coordinator {
   readonly #sockets = new Map<AppId, Line>();
   /** Said to an app that is not connected right now: it looks for us five times a second. */
   readonly #outbox = new Map<AppId, Effect[]>();
-  /** Of each app's process: ends the watch for its death. */
-  readonly #watches = new Map<AppId, () => void>();
+  readonly #watches = new Map<AppId, { readonly pid: number; end(): void }>();
   readonly #released = new Map<Resource, Part[]>();
   readonly #events: Event[] = [];
   readonly #reports: Report[] = [];
@@ -140,7 +140,7 @@ export class Coordinator {
 
   /** The engine says that the container ended. */
   died(who: AppId): void {
-    this.#watches.get(who)?.();
+    this.#watches.get(who)?.end();
     this.#watches.delete(who);
     this.happen({ type: 'dead', who, atMs: nowMs() });
   }
@@ -151,7 +151,7 @@ export class Coordinator {
     clearTimeout(this.#timer);
     this.#listener?.close();
     for (const socket of this.#sockets.values()) socket.close();
-    for (const end of this.#watches.values()) end();
+    for (const { end } of this.#watches.values()) end();
     this.#forgetReleased();
   }
 
@@ -185,11 +185,29 @@ export class Coordinator {
 
   #arm(): void {
     clearTimeout(this.#timer);
-    const atMs = deadlineMs(this.#state, this.#config);
+    const pilot = this.#pilot();
+    const lateMs = pilot === undefined ? Number.POSITIVE_INFINITY : pilot.heardMs + AGENT_LIMITS.lateMs;
+    const atMs = Math.min(deadlineMs(this.#state, this.#config), Math.max(lateMs, nowMs() + 1));
     if (!Number.isFinite(atMs) || this.#closed) return;
     // What arrived while this process had no core is read first: silence must be the app's, not ours.
-    const tick = (): void => void setImmediate(() => this.happen({ type: 'tick', atMs: nowMs() }));
-    this.#timer = setTimeout(tick, Math.max(0, atMs - nowMs()));
+    this.#timer = setTimeout(() => setImmediate(() => this.#tick()), Math.max(0, atMs - nowMs()));
+  }
+
+  #tick(): void {
+    const pilot = this.#pilot();
+    const isLate = pilot !== undefined && nowMs() - pilot.heardMs >= AGENT_LIMITS.lateMs;
+    if (isLate && isEnding(pilot.pid)) this.died(pilot.id);
+    else this.happen({ type: 'tick', atMs: nowMs() });
+  }
+
+  /** Who flies and is watched for it. */
+  #pilot(): { readonly id: AppId; readonly pid: number; readonly heardMs: number } | undefined {
+    const state = this.#state;
+    const role = pilotOf(state, this.#config);
+    if (role === null || !('heardMs' in state)) return undefined;
+    const id = state[role];
+    const watch = id === null ? undefined : this.#watches.get(id);
+    return id === null || watch === undefined ? undefined : { id, pid: watch.pid, heardMs: state.heardMs };
   }
 
   #act(effect: Effect): void {
@@ -263,11 +281,8 @@ export class Coordinator {
       onMessage: (message, received) => {
         const descriptors = [...received].map(([name, fd]) => ({ name, fd }));
         if (message.type === 'HELLO') {
-          this.#watches.get(id)?.();
-          this.#watches.set(
-            id,
-            watchDeath(pid, () => this.died(id)),
-          );
+          this.#watches.get(id)?.end();
+          this.#watches.set(id, { pid, end: watchDeath(pid, () => this.died(id)) });
           this.#sockets.get(id)?.close();
           this.#sockets.set(id, socket);
         } else if (this.#sockets.get(id) !== socket) {

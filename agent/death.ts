@@ -1,9 +1,12 @@
 /**
- * When a process ends, to the millisecond: a pidfd becomes readable once all of its threads are gone.
+ * When a process ends, to the millisecond. A pidfd becomes readable once all of its threads are gone, unasked; but before
+ * that the kernel takes its memory apart, which is most of the time that a killed program of Node's takes to be dead.
+ * Whether it is on that way can be asked.
  *
  * Invariant: `onDead` is called at most once, and only after the kernel confirmed it. Where the kernel has no pidfd, it is
  * never called: the engine's own word, tens of milliseconds later, has to do.
  */
+import { readdirSync, readFileSync } from 'node:fs';
 import { isNativeError, native, READABLE } from '#handover/native.ts';
 
 /** @returns ends the watch; idempotent */
@@ -30,3 +33,32 @@ export const watchDeath = (pid: number, onDead: () => void): (() => void) => {
   };
   return end;
 };
+
+/** PF_EXITING of the kernel's include/linux/sched.h: set when a thread has left user code for good. */
+const EXITING = 0x4;
+
+/** The ninth field of proc(5)'s stat; the second, the name, may hold anything. */
+const isExiting = (path: string): boolean => {
+  const stat = readFileSync(path, 'latin1');
+  const flags = Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[6]);
+  return (flags & EXITING) !== 0;
+};
+
+/** Whether no thread of the process will ever run its program again: dead in all that others could notice. */
+export const isEnding = (pid: number): boolean => {
+  try {
+    // Most often the answer, and all that is read of a process that lives.
+    if (!isExiting(`/proc/${pid}/stat`)) return false;
+    return readdirSync(`/proc/${pid}/task`).every((id) => {
+      try {
+        return isExiting(`/proc/${pid}/task/${id}/stat`);
+      } catch (error) {
+        return isGone(error);
+      }
+    });
+  } catch (error) {
+    return isGone(error);
+  }
+};
+const isGone = (error: unknown): boolean =>
+  ['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '');

@@ -26,4 +26,6 @@ export const LIMITS = {
   logCharsMax: 1_500,
   /** A device that talks too much loses its oldest words, not its flight. */
   eventsWaitingMax: 1_000,
+  /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at each millisecond. */
+  lateMs: 5,
 } as const;
