@@ -25,7 +25,7 @@ import {
 } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, Policy, State } from '#handover/state.ts';
-import { pilotOf } from '#handover/transfer.ts';
+import { inHandOf, pilotOf } from '#handover/transfer.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
 export interface Processes {
@@ -185,29 +185,28 @@ export class Coordinator {
 
   #arm(): void {
     clearTimeout(this.#timer);
-    const pilot = this.#pilot();
-    const lateMs = pilot === undefined ? Number.POSITIVE_INFINITY : pilot.heardMs + AGENT_LIMITS.lateMs;
-    const atMs = Math.min(deadlineMs(this.#state, this.#config), Math.max(lateMs, nowMs() + 1));
+    const lookMs = Math.max(this.#awaited()?.fromMs ?? Number.POSITIVE_INFINITY, nowMs() + 1);
+    const atMs = Math.min(deadlineMs(this.#state, this.#config), lookMs);
     if (!Number.isFinite(atMs) || this.#closed) return;
     // What arrived while this process had no core is read first: silence must be the app's, not ours.
     this.#timer = setTimeout(() => setImmediate(() => this.#tick()), Math.max(0, atMs - nowMs()));
   }
 
   #tick(): void {
-    const pilot = this.#pilot();
-    const isLate = pilot !== undefined && nowMs() - pilot.heardMs >= AGENT_LIMITS.lateMs;
-    if (isLate && isEnding(pilot.pid)) this.died(pilot.id);
+    const awaited = this.#awaited();
+    if (awaited !== undefined && nowMs() >= awaited.fromMs && isEnding(awaited.pid)) this.died(awaited.id);
     else this.happen({ type: 'tick', atMs: nowMs() });
   }
 
-  /** Who flies and is watched for it. */
-  #pilot(): { readonly id: AppId; readonly pid: number; readonly heardMs: number } | undefined {
+  /** From whom something is to come: a heartbeat, or an answer. From `fromMs` on it is looked at whether it still can. */
+  #awaited(): { readonly id: AppId; readonly pid: number; readonly fromMs: number } | undefined {
     const state = this.#state;
-    const role = pilotOf(state, this.#config);
-    if (role === null || !('heardMs' in state)) return undefined;
-    const id = state[role];
+    const pilot = pilotOf(state, this.#config);
+    const role = pilot ?? inHandOf(state);
+    const id = role === null || !('heardMs' in state) ? null : state[role];
     const watch = id === null ? undefined : this.#watches.get(id);
-    return id === null || watch === undefined ? undefined : { id, pid: watch.pid, heardMs: state.heardMs };
+    if (id === null || watch === undefined || !('heardMs' in state)) return undefined;
+    return { id, pid: watch.pid, fromMs: pilot === null ? 0 : state.heardMs + AGENT_LIMITS.lateMs };
   }
 
   #act(effect: Effect): void {

@@ -54,6 +54,14 @@ export const pilotOf = (state: State, config: Config): Role | null => {
   }
 };
 
+/** Who is to answer for the resource in hand. */
+export const inHandOf = (state: State): Role | null =>
+  state.phase === 'releasing'
+    ? giverOf(state.direction)
+    : state.phase === 'granting'
+      ? takerOf(state.direction)
+      : null;
+
 // ---------------------------------------------------------------- what passes, in which order
 
 /** In hand and then left: all of `which`, in the order in which they would pass forward, or rotors first. */
