@@ -33,10 +33,11 @@ export interface Holder<P extends JsonObject = JsonObject> {
   /** Takes it. Resolves once it was used as the owner (rotors: once the first command is written). */
   grant(grant: Grant<P>): Promise<void>;
   /**
-   * It is ours already, and was granted anew under a higher epoch (after the agent's own death): go on as before.
-   * Resolves as `grant` does. Without it the SDK answers at once.
+   * It is ours already, and was granted anew under a higher epoch (after the agent's own death): go on as before, by the
+   * grant's descriptors if they are of another file than ours (a gate gives each epoch a channel of its own). They are
+   * the holder's from here on. Resolves as `grant` does. Without it the SDK closes them and answers at once.
    */
-  renew?(epoch: number): Promise<void>;
+  renew?(grant: Grant<P>): Promise<void>;
   /** Closes every copy of its descriptors. Also ends a `grant` that has not resolved. Idempotent. */
   drop(): void;
   /** For HELLO after the agent came back: what it holds, one descriptor named as the resource. */

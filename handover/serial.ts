@@ -6,6 +6,7 @@
  * - A release falls between two ticks: right after a command was written, and what was not read waits in the
  *   kernel for the successor.
  */
+import { fstatSync } from 'node:fs';
 import { SerialPort } from 'serialport';
 import * as v from 'valibot';
 import { AdoptedPort, type PortOptions, unsupported } from '#handover/adopted-port.ts';
@@ -86,6 +87,11 @@ const signedOn = (grant: Grant<RotorsPayload>, payload: Payload | null): Grant<R
     lastTimestamp += Math.ceil(unheardMs * MAVLINK_LIMITS.ticksPerMs);
   }
   return { ...grant, signing: { ...signing, lastTimestamp } };
+};
+
+const isSameFile = (one: number, other: number): boolean => {
+  const [a, b] = [fstatSync(one), fstatSync(other)];
+  return a.dev === b.dev && a.ino === b.ino;
 };
 
 interface Waiter {
@@ -182,14 +188,19 @@ export class SerialLink implements Holder<RotorsPayload> {
       await this.#nextCommand(Math.min(BOUNDS.releaseTickMsMax, deadlineMs / 2)).catch(() => undefined);
     }
     if (this.#port !== port) throw new HolderError('LINK_LOST', 'the link failed while it was released');
-    this.#adopted?.stopReading();
-    this.#owns = false;
-    await this.#written(port, deadlineMs / 2);
-    const payload = this.snapshot();
-    this.#closePort();
+    const payload = await this.#letGo(port, deadlineMs / 2);
     this.#source?.close();
     this.#source = undefined;
     return { payload };
+  }
+
+  async #letGo(port: SerialPort, withinMs: number): Promise<RotorsPayload> {
+    this.#adopted?.stopReading();
+    this.#owns = false;
+    await this.#written(port, withinMs);
+    const payload = this.snapshot();
+    this.#closePort();
+    return payload;
   }
 
   tick(withinMs: number): Promise<void> {
@@ -215,9 +226,21 @@ export class SerialLink implements Holder<RotorsPayload> {
     }
   }
 
-  renew(epoch: number): Promise<void> {
-    this.#epoch = epoch;
-    return this.#nextCommand();
+  async renew(grant: Grant<RotorsPayload>): Promise<void> {
+    const fd = takeOne(grant, 'rotors');
+    const [mine, port] = [this.#fd, this.#port];
+    if (mine === undefined || port === undefined)
+      throw new HolderError('NOT_OWNER', 'the rotors are not ours');
+    if (isSameFile(fd, mine)) {
+      native.close(fd);
+      this.#epoch = grant.epoch;
+      await this.#nextCommand();
+      return;
+    }
+    const payload = await this.#letGo(port, LIMITS.rotorReleaseMsMax);
+    native.close(mine);
+    this.#fd = fd;
+    await this.grant({ ...grant, from: 'release', payload, descriptors: new Map([['rotors', fd]]) });
   }
 
   mirror(fd: number): void {

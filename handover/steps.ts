@@ -216,13 +216,14 @@ export class Steps {
     else await this.#betweenTicks();
     const terms: Terms = { epoch, ...(signing === undefined ? {} : { signing }) };
     this.#terms.set(resource, terms);
+    const grant = { from, payload: joined.payload, descriptors: joined.descriptors, ...terms };
     if (renewed) {
-      joined.drop();
-      await holder.renew?.(epoch);
+      if (holder.renew === undefined) joined.drop();
+      else await holder.renew(grant);
     } else {
       this.#owned.add(resource);
       try {
-        await holder.grant({ from, payload: joined.payload, descriptors: joined.descriptors, ...terms });
+        await holder.grant(grant);
       } catch (error) {
         this.drop(resource);
         throw error;

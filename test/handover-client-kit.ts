@@ -34,7 +34,8 @@ export class Diary implements Holder {
     await this.releasing;
     return this.gives;
   }
-  renew(epoch: number): Promise<void> {
+  renew({ epoch, descriptors }: Grant): Promise<void> {
+    closeAll(descriptors.values());
     this.lines.push(`renew ${epoch}`);
     return Promise.resolve();
   }

@@ -292,11 +292,36 @@ describe('a rotor link', () => {
     const granted = start(slave, null, 3);
     link.write(Buffer.from('1'));
     await granted;
-    const renewed = link.renew(9);
+    const renewed = link.renew({
+      from: 'snap',
+      payload: null,
+      descriptors: new Map([['rotors', native.duplicate(slave)]]),
+      epoch: 9,
+    });
     expect(link.epoch).toBe(9);
     link.write(Buffer.from('2'));
     await renewed;
     expect(hear().toString()).toBe('12');
+  });
+
+  it('goes on by another descriptor when it is granted anew by one', async () => {
+    const [first, second] = [board(), board()];
+    const { link, data, start } = linkWith();
+    const granted = start(first.slave, null, 3);
+    link.write(Buffer.from('1'));
+    await granted;
+    const renewed = link.renew({
+      from: 'snap',
+      payload: null,
+      descriptors: new Map([['rotors', native.duplicate(second.slave)]]),
+      epoch: 9,
+    });
+    second.say('heard');
+    await until('it is read', () => data.join('') === 'parheard');
+    link.write(Buffer.from('2'));
+    await renewed;
+    expect(link.epoch).toBe(9);
+    expect([first.hear().toString(), second.hear().toString()]).toEqual(['1', '2']);
   });
 });
 

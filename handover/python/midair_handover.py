@@ -72,6 +72,11 @@ def close_all(descriptors: Iterable[int]) -> None:
         os.close(fd)
 
 
+def same_file(one: int, other: int) -> bool:
+    """Whether two descriptors are of the same file: another descriptor of the same tty is."""
+    return os.path.samestat(os.fstat(one), os.fstat(other))
+
+
 class ProtocolError(Exception):
     """The agent's fault: its connection ends. `code` as in docs/handover-protocol.md."""
 
@@ -577,8 +582,10 @@ class Holder:
         """Take it, then `answer.done()` once it was used as the owner (rotors: once the first command is written)."""
         raise NotImplementedError
 
-    def renew(self, epoch: int, answer: 'Answer') -> None:
-        """It is ours already and was granted anew under a higher epoch. As `grant`."""
+    def renew(self, grant: Grant, answer: 'Answer') -> None:
+        """It is ours already and was granted anew under a higher epoch. As `grant`; go on by its descriptors if they are of
+        another file than yours (see `same_file`): a gate gives each epoch a channel of its own."""
+        close_all(grant.descriptors.values())
         answer.done()
 
     def drop(self) -> None:
@@ -984,11 +991,8 @@ class Session:
             self._finish(step)
 
         answer = self._answer(step, done)
-        if step['renewed']:
-            close_all(step['descriptors'].values())
-            holder.renew(epoch, answer)
-        else:
-            holder.grant(Grant(step['from'], step['payload'], step['descriptors'], epoch, step.get('signing')), answer)
+        grant = Grant(step['from'], step['payload'], step['descriptors'], epoch, step.get('signing'))
+        (holder.renew if step['renewed'] else holder.grant)(grant, answer)
 
     def _drop(self, resource: str) -> None:
         self._held.pop(resource, None)

@@ -9,7 +9,7 @@ import sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'handover', 'python'))
 from midair_handover import (  # noqa: E402
-    Diverged, Grant, Holder, HolderError, Loop, Mirror, MirrorSource, Session, ShadowJudge, close_all, now_us)
+    Diverged, Grant, Holder, HolderError, Loop, Mirror, MirrorSource, Session, ShadowJudge, close_all, now_us, same_file)
 
 RELEASE = os.environ['MIDAIR_RELEASE']
 
@@ -55,8 +55,17 @@ class Rotors(Holder):
             self.partial = base64.b64decode(grant.payload['partial'])
         self.loop.watch(fd, self.read)
 
-    def renew(self, epoch, answer):
-        self.epoch, self.answer = epoch, answer
+    def renew(self, grant, answer):
+        fd = take_one(grant, 'rotors')
+        if same_file(fd, self.fd):
+            os.close(fd)
+        else:
+            self.loop.unwatch(self.fd)
+            os.close(self.fd)
+            self.fd = fd
+            os.set_blocking(fd, False)
+            self.loop.watch(fd, self.read)
+        self.epoch, self.answer = grant.epoch, answer
 
     def release(self, deadline_ms, answer):
         # Every command was written within the turn that read its input: between two turns nothing is half done.
