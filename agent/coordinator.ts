@@ -78,7 +78,7 @@ export class Coordinator {
   readonly #sockets = new Map<AppId, Line>();
   /** Said to an app that is not connected right now: it looks for us five times a second. */
   readonly #outbox = new Map<AppId, Effect[]>();
-  readonly #watches = new Map<AppId, { readonly pid: number; end(): void }>();
+  readonly #watches = new Map<AppId, { readonly pid: number; readonly end: () => void }>();
   readonly #released = new Map<Resource, Part[]>();
   readonly #events: Event[] = [];
   readonly #reports: Report[] = [];
@@ -330,7 +330,7 @@ export class Coordinator {
     for (const { name, fd } of descriptors) {
       const resource = RESOURCES.find((one) => one === name);
       if (known && resource !== undefined && resource !== 'connections' && holds.includes(resource)) {
-        this.#options.devices.adopt(resource, fd);
+        this.#options.devices.adopt(resource, fd, from);
       } else native.close(fd);
     }
   }
@@ -371,19 +371,19 @@ export class Coordinator {
     }
     const { signing } = this.#options;
     const terms = signing && message.resource === 'rotors' ? { signing: signing.signing } : {};
-    const parts = this.#parts(message.resource, message.from);
+    const parts = this.#parts(message, effect.to);
     parts.forEach(({ payload, descriptors }, index) => {
       socket.send({ ...message, ...terms, payload, more: index < parts.length - 1 }, descriptors);
     });
   }
 
   #parts(
-    resource: Resource,
-    from: 'release' | 'snap' | 'start',
+    { resource, epoch, from }: { resource: Resource; epoch: number; from: 'release' | 'snap' | 'start' },
+    to: AppId,
   ): { payload: JsonObject | null; descriptors: readonly Descriptor[] }[] {
     const released = this.#released.get(resource);
     if (resource === 'connections') return released ?? [{ payload: null, descriptors: [] }];
-    const descriptors = this.#options.devices.descriptors(resource);
+    const descriptors = this.#options.devices.descriptors(resource, { to, epoch, from });
     if (from === 'release') return [{ payload: released?.[0]?.payload ?? null, descriptors }];
     return [{ payload: from === 'snap' && resource === 'rotors' ? this.#snap : null, descriptors }];
   }
@@ -415,11 +415,7 @@ export class Coordinator {
     const { devices, signing, log, onReport } = this.#options;
     let told = false;
     try {
-      const [rotors] = devices.descriptors('rotors');
-      if (rotors) {
-        const frame = landCommand(signing?.afterLoss());
-        told = native.write(rotors.fd, frame, 0, frame.length) === frame.length;
-      }
+      told = devices.command(this.#state.epoch, landCommand(signing?.afterLoss()));
     } catch (error) {
       log.error({ err: error }, 'the land command could not be written');
     }

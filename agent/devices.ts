@@ -2,12 +2,14 @@
  * The descriptors of this device's resources: opened once, by the agent, and kept as long as it lives.
  *
  * Invariant: the agent never reads or writes what it keeps here, but for the one failsafe command that it
- * sends when nobody is left. After its own death it takes over the owner's copies instead of opening anew: the camera has
+ * sends when nobody is left. In strict mode (agent/gate/) it does not have the tty at all. After its own death it takes over the owner's copies instead of opening anew: the camera has
  * room for one reader, and a port for one listener.
  */
 import { AgentError } from '#agent/errors.ts';
+import type { GateClient } from '#agent/gate/client.ts';
 import type { Resource } from '#handover/messages.ts';
 import { isNativeError, native } from '#handover/native.ts';
+import type { AppId } from '#handover/state.ts';
 
 export interface DeviceOptions {
   /** Path of the flight controller's tty, and its speed. */
@@ -17,17 +19,29 @@ export interface DeviceOptions {
   readonly camera: string;
   /** Where the control panel listens. */
   readonly panel: { readonly host: string; readonly port: number };
+  /** In strict mode it holds the tty, and gives each grant of the rotors a channel of its own. */
+  readonly gate?: GateClient | undefined;
 }
 export type Kept = Exclude<Resource, 'connections'>;
 export interface Descriptor {
   readonly name: string;
   readonly fd: number;
 }
+/** A GRANT that is about to be sent: to whom, and how the one before let go. */
+export interface Taking {
+  readonly to: AppId;
+  readonly epoch: number;
+  readonly from: 'release' | 'snap' | 'start';
+}
 export interface Devices {
+  /** What cannot be opened is found out before anyone waits for it. @throws AgentError `DEVICE` */
+  open(): void;
   /** What rides with a GRANT of this resource; opens it at the first call. @throws AgentError `DEVICE` */
-  descriptors(resource: Kept): Descriptor[];
+  descriptors(resource: Kept, taking: Taking): Descriptor[];
+  /** Bytes of the agent's own for the flight controller, when nobody has the rotors. @returns whether they are on their way */
+  command(epoch: number, bytes: Uint8Array): boolean;
   /** The owner's copy, after the agent's restart. Takes the descriptor, and closes it if it has one already. */
-  adopt(resource: Kept, fd: number): void;
+  adopt(resource: Kept, fd: number, from: AppId): void;
   /** The device went away (its far end closed): the next grant opens it anew. */
   forget(resource: Kept): void;
   close(): void;
@@ -51,33 +65,53 @@ export const createDevices = (options: DeviceOptions): Devices => {
     kept.delete(resource);
     if (fd !== undefined) native.close(fd);
   };
+  const where = { rotors: options.rotors, camera: options.camera, listener: `port ${options.panel.port}` };
+  const opened = (resource: Kept): number => {
+    const already = kept.get(resource);
+    if (already !== undefined) return already;
+    try {
+      const fd = open[resource]();
+      kept.set(resource, fd);
+      return fd;
+    } catch (cause) {
+      const why = isNativeError(cause) ? cause.code : String(cause);
+      throw new AgentError(
+        'DEVICE',
+        `cannot open the ${resource} at ${where[resource]} (${why}); is it there and free?`,
+        { cause },
+      );
+    }
+  };
+  const { gate } = options;
+  /** Who had the last channel of a gate. */
+  let holder: AppId | undefined;
+  const channel = (through: GateClient, { to, epoch, from }: Taking): number => {
+    const isKnown = holder !== undefined && holder !== to;
+    holder = to;
+    return through.channel(epoch, isKnown ? (from === 'release' ? 'released' : 'dead') : 'unknown');
+  };
   return {
-    descriptors(resource) {
-      let fd = kept.get(resource);
-      if (fd === undefined) {
-        try {
-          fd = open[resource]();
-        } catch (cause) {
-          const where = {
-            rotors: options.rotors,
-            camera: options.camera,
-            listener: `port ${options.panel.port}`,
-          };
-          const why = isNativeError(cause) ? cause.code : String(cause);
-          throw new AgentError(
-            'DEVICE',
-            `cannot open the ${resource} at ${where[resource]} (${why}); is it there and free?`,
-            {
-              cause,
-            },
-          );
-        }
-        kept.set(resource, fd);
+    open() {
+      if (gate?.reached === false) {
+        throw new AgentError('DEVICE', `no rotor gate has the rotors at ${where.rotors}; see its log`);
       }
+      for (const resource of ['rotors', 'camera', 'listener'] as const)
+        if (resource !== 'rotors' || gate === undefined) opened(resource);
+    },
+    descriptors(resource, taking) {
+      const fd = resource === 'rotors' && gate !== undefined ? channel(gate, taking) : opened(resource);
       return [{ name: resource, fd }];
     },
-    adopt(resource, fd) {
-      if (kept.has(resource)) native.close(fd);
+    command(epoch, bytes) {
+      if (gate !== undefined) return gate.command(epoch, bytes);
+      return native.write(opened('rotors'), bytes, 0, bytes.length) === bytes.length;
+    },
+    adopt(resource, fd, from) {
+      if (resource === 'rotors' && gate !== undefined) {
+        // The end of a channel that the gate knows.
+        holder = from;
+        native.close(fd);
+      } else if (kept.has(resource)) native.close(fd);
       else kept.set(resource, fd);
     },
     forget,

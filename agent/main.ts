@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import * as v from 'valibot';
 import { createDevices } from '#agent/devices.ts';
 import { openEngine } from '#agent/engine.ts';
+import { GateClient } from '#agent/gate/client.ts';
 import { createImages } from '#agent/images/index.ts';
 import { openJournal } from '#agent/journal.ts';
 import { LIMITS } from '#agent/limits.ts';
@@ -27,6 +28,8 @@ export interface AgentOptions {
   readonly baud: number;
   readonly camera: string;
   readonly panel: { readonly host: string; readonly port: number };
+  /** Strict mode: a process of its own has the tty, and writes only what comes by the channel of the last epoch. */
+  readonly gate?: boolean;
   /** File with the key of the rotor link; without one it is not signed. */
   readonly signingKey?: string;
   /** How long a candidate may take until it is warm. */
@@ -77,7 +80,11 @@ export const startAgent = async (
     directory: join(directory, 'images'),
     log,
   });
-  const devices = createDevices(options);
+  const { rotors: tty, baud } = options;
+  const gate = options.gate
+    ? await GateClient.open({ socket: join(directory, 'gate', 'control.sock'), tty, baud, log })
+    : undefined;
+  const devices = createDevices({ ...options, gate });
   const link = openLink({
     url: options.mqttUrl,
     fleet,
@@ -112,6 +119,7 @@ export const startAgent = async (
       await link.close();
       await images.close();
       devices.close();
+      gate?.close();
       handover.close();
       remembered.close();
     },

@@ -280,9 +280,7 @@ export class Supervisor {
       this.#fetched = { as: 'nothing', bytes: 0 };
     }
     this.#enter('start', release);
-    // What cannot be opened is found out before anyone waits for it.
-    for (const resource of ['rotors', 'camera', 'listener'] as const)
-      this.#options.coordinator.devices.descriptors(resource);
+    this.#options.coordinator.devices.open();
     const spec: ContainerSpec = {
       name: `midair-${device}-${release.app}-${release.id}-${randomUUID().slice(0, 8)}`,
       imageId: image.id,

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { agentCommand } from '#cli/commands/agent.ts';
 import { demoCommand } from '#cli/commands/demo.ts';
+import { gateCommand } from '#cli/commands/gate.ts';
 import { handoverCommand } from '#cli/commands/handover.ts';
 import { hubCommand } from '#cli/commands/hub.ts';
 import { simCommand } from '#cli/commands/sim.ts';
@@ -35,6 +36,7 @@ for (const command of [
   demoCommand(),
   hubCommand(),
   agentCommand(),
+  gateCommand(),
   simCommand(),
   statusCommand(),
   handoverCommand(),

@@ -93,7 +93,8 @@ export class Bench {
     const panel = { host: '127.0.0.1', port: 0 };
     const devices = createDevices({ rotors: ready.rotors, camera: ready.camera, baud: 921_600, panel });
     this.#devices = devices;
-    this.panelUrl = `http://127.0.0.1:${native.tcpPort(devices.descriptors('listener')[0]?.fd ?? -1)}/`;
+    const [listening] = devices.descriptors('listener', { to: '', epoch: 0, from: 'start' });
+    this.panelUrl = `http://127.0.0.1:${native.tcpPort(listening?.fd ?? -1)}/`;
     const path = join(this.directory, 'journal');
     const journal = openJournal<State>({
       path,

@@ -23,6 +23,7 @@ interface Flags {
   baud: number;
   camera: string;
   panel: Address;
+  gate: boolean;
   signingKey?: string;
   warmTimeout: number;
   logLevel: string;
@@ -60,6 +61,13 @@ export function agentCommand(): Command {
       ).makeOptionMandatory(),
     )
     .addOption(option('--baud <rate>', 'its rate', 'MIDAIR_BAUD').argParser(integer).default(921_600))
+    .addOption(
+      option(
+        '--gate',
+        'strict mode: a process of its own has the serial device, and refuses all but the last epoch (midair gate --help)',
+        'MIDAIR_GATE',
+      ).default(false),
+    )
     .addOption(
       option(
         '--signing-key <file>',
@@ -105,6 +113,7 @@ Example:
         engineUrl: flags.engine,
         rotors: resolve(flags.rotors),
         baud: flags.baud,
+        gate: flags.gate,
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
         camera: resolve(flags.camera),
         panel: flags.panel,

@@ -37,6 +37,8 @@ export interface WorldOptions {
   /** Unique on a shared engine: containers are found by it. */
   device: string;
   fleet?: string;
+  /** Strict mode: a gate has the flight controller's tty. */
+  gate?: boolean;
   /** The control panel's, if it is free; any free one otherwise. */
   panelPort?: number;
 }
@@ -48,6 +50,7 @@ export class World {
   /** Of the rotor link, hex: this world's own. */
   readonly signingKey = randomBytes(32).toString('hex');
   readonly #panelPort: number;
+  readonly #isStrict: boolean;
   readonly #scope: Scope;
   readonly #signal: AbortSignal;
   readonly #ended = new AbortController();
@@ -58,6 +61,7 @@ export class World {
   #sim: SimClient | undefined;
   #devices = { rotors: '', camera: '' };
   #panelUrl = '';
+  #gate: Child | undefined;
   #agent: Child | undefined;
 
   constructor(options: WorldOptions) {
@@ -65,6 +69,7 @@ export class World {
     this.device = options.device;
     this.fleet = options.fleet ?? 'demo';
     this.#panelPort = options.panelPort ?? 0;
+    this.#isStrict = options.gate ?? false;
     this.#scope = options.scope;
     this.#signal = options.signal;
     mkdirSync(this.path('logs'), { recursive: true });
@@ -161,10 +166,22 @@ export class World {
     this.#sim = new SimClient(String(ready.url));
   }
 
+  /** Also again: it takes over from the one that runs, which ends. */
+  async startGate(): Promise<Child> {
+    const before = this.#gate;
+    if (before !== undefined) this.#expected.add(before);
+    this.#gate = await this.#start('gate', [
+      ...['--socket', this.path('agent', 'gate', 'control.sock'), '--tty', this.#devices.rotors],
+    ]);
+    return this.#gate;
+  }
+
   /** Also again, after `killAgent`. */
   async startAgent(args: readonly string[] = []): Promise<Child> {
     if (this.#panelUrl === '') this.#panelUrl = `http://127.0.0.1:${await freePort(this.#panelPort)}`;
+    if (this.#isStrict && this.#gate === undefined) await this.startGate();
     this.#agent = await this.#start('agent', [
+      ...(this.#isStrict ? ['--gate'] : []),
       ...['--dir', this.path('agent'), '--device', this.device, '--fleet', this.fleet],
       ...['--hub', this.hub.url, '--mqtt', this.#mqttUrl, '--engine', this.droneEngine.url],
       ...['--rotors', this.#devices.rotors, '--camera', this.#devices.camera],
@@ -174,7 +191,7 @@ export class World {
     return this.#agent;
   }
 
-  async #start(name: 'hub' | 'sim' | 'agent', args: string[]): Promise<Child> {
+  async #start(name: 'hub' | 'sim' | 'gate' | 'agent', args: string[]): Promise<Child> {
     const logFile = this.path('logs', `${name}.log`);
     let isEnding = false;
     const child = await this.#scope.use(
