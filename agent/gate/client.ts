@@ -130,7 +130,7 @@ export class GateClient {
       }
       // One that is being replaced is away for a moment; the next is started once the last has ended.
       if (child === undefined || child.ended) child = start(socket, tty, baud, log);
-      await sleep(GATE.retryMs, undefined, { ref: false });
+      await sleep(GATE.retryMs);
     }
   }
 }
