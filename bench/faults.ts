@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- faults [--only TEXT] [--json] [--markdown FILE]`: every fault, in V1, V2 and the agent, at every step
+ * `npm run bench -- faults [--only TEXT] [--gate] [--json] [--markdown FILE]`: every fault, in V1, V2 and the agent, at every step
  * of a handover in flight, on the real engine; each beside what the failure matrix says. About eight seconds a row.
  * Status 1 if a row came out otherwise.
  */
@@ -15,6 +15,7 @@ import { rowName, rows, stepName } from '#test/faults/rows.ts';
 const { values } = parseArgs({
   options: {
     only: { type: 'string', default: '' },
+    gate: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     markdown: { type: 'string' },
   },
@@ -35,7 +36,13 @@ const scope = new Scope();
 const directory = await createRunDirectory();
 const seen: Seen[] = [];
 try {
-  const world = new World({ scope, directory, signal: interrupt.signal, device: `faults-${process.pid}` });
+  const world = new World({
+    scope,
+    directory,
+    signal: interrupt.signal,
+    device: `faults-${process.pid}`,
+    gate: values.gate,
+  });
   say('preparing: engines, base image, hub, drone, agent; V1 and V2 with the fault hook in them');
   await world.openEngines(say);
   await world.loadBase();

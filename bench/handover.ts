@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- handover [--count N] [--takeovers N] [--peers N] [--json] [--svg FILE] [--trace]`: handovers in flight,
- * between two real containers, by the real agent; V1 killed and V1 stopped with V2 standing by; and what a user would
+ * `npm run bench -- handover [--count N] [--takeovers N] [--peers N] [--gate] [--json] [--svg FILE] [--trace]`: handovers
+ * in flight, between two real containers, by the real agent; V1 killed and V1 stopped with V2 standing by; and what a user would
  * do without Midair, on the same drone in the same run.
  *
  * Says p50, p90, p99 and max of the gap that the flight controller saw, beside ordinary flight's in the same run: before
@@ -54,6 +54,7 @@ const { values } = parseArgs({
     json: { type: 'boolean', default: false },
     svg: { type: 'string' },
     trace: { type: 'boolean', default: false },
+    gate: { type: 'boolean', default: false },
   },
 });
 const count = whole('count', values.count, 1);
@@ -62,7 +63,8 @@ const takeovers = whole(
   values.takeovers ?? String(Math.max(4, Math.min(50, Math.ceil(count / 10)))),
   0,
 );
-const peers = whole('peers', values.peers, 0);
+// They open the tty themselves, which a gate has.
+const peers = values.gate ? 0 : whole('peers', values.peers, 0);
 
 function whole(name: string, text: string, low: number): number {
   const value = Number(text);
@@ -82,8 +84,15 @@ const rounds: Round[] = [];
 const taken: Record<'killed' | 'hung', Takeover[]> = { killed: [], hung: [] };
 const flown: Record<Scheme, Judged[]> = { restart: [], overlap: [], 'close-open': [] };
 let panel: PanelClient | undefined;
+let eventsSeen = 0;
 try {
-  const world = new World({ scope, directory, signal: interrupt.signal, device: `bench-${process.pid}` });
+  const world = new World({
+    scope,
+    directory,
+    signal: interrupt.signal,
+    device: `bench-${process.pid}`,
+    gate: values.gate,
+  });
   const client = await prepare(world);
   panel = client;
   for (let i = 0; i < count; i += 1) {
@@ -186,7 +195,7 @@ async function flyPeers(world: World): Promise<void> {
 
 async function handOver(world: World, to: string): Promise<Round> {
   await world.pause(CALM_MS);
-  const eventsSeen = (await world.hub.events()).at(-1)?.id ?? 0;
+  eventsSeen = (await world.hub.events(eventsSeen)).at(-1)?.id ?? eventsSeen;
   const startUs = nowUs();
   await world.hub.choose(to);
   await world.updated(to);

@@ -1,6 +1,7 @@
 /**
  * A few rows of the fault matrix, flown on the real engine; `npm run bench -- faults` flies them all. Chosen so that each
- * way out is taken: on to V2, back to V1, V1 as it was, and on after the agent's death.
+ * way out is taken: on to V2, back to V1, V1 as it was, and on after the agent's death. In strict mode: a gate has the tty,
+ * and outlives the agent.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, expect, it } from 'vitest';
@@ -25,6 +26,7 @@ const world = new World({
   directory,
   signal: new AbortController().signal,
   device: `faults-${process.pid}`,
+  gate: true,
 });
 const lab = new FaultLab(world);
 let failed = false;
