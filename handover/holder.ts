@@ -38,6 +38,11 @@ export interface Holder<P extends JsonObject = JsonObject> {
    * the holder's from here on. Resolves as `grant` does. Without it the SDK closes them and answers at once.
    */
   renew?(grant: Grant<P>): Promise<void>;
+  /**
+   * The successor has everything for good, and this process is about to end: what could not be passed is ended in order.
+   * The agent waits a few seconds for it.
+   */
+  retire?(): Promise<void>;
   /** Closes every copy of its descriptors. Also ends a `grant` that has not resolved. Idempotent. */
   drop(): void;
   /** For HELLO after the agent came back: what it holds, one descriptor named as the resource. */

@@ -66,6 +66,11 @@ export interface Native {
   /** @param address numeric IP address; @param port 0 lets the kernel choose ({@link Native.tcpPort}) */
   tcpListen(address: string, port: number, backlog: number): number;
   tcpPort(fd: number): number;
+  /**
+   * Bytes since the connection began that were taken out of the kernel and given to it, by whoever had it. Another process
+   * that used it meanwhile has moved them. [-1, -1]: no TCP connection.
+   */
+  tcpPosition(fd: number): [read: number, written: number];
   socketPair(): [number, number];
   /** SO_PEERCRED: who connected, or who listened. `pid` 0: a process outside our pid namespace. */
   peer(fd: number): { pid: number; uid: number; gid: number };

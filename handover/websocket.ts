@@ -5,9 +5,12 @@
  * - Every byte that a client sent is parsed by exactly one holder: what this one had read of a message whose end
  *   has not come is rebuilt as frames (websocket-head.ts), what it had not read waits in the kernel.
  * - What this one had sent is with the kernel before the connection is passed; the frame it was writing is whole.
- * - What cannot move is closed with 1012 (service restart) and counted: compression contexts and TLS live in the
- *   process, a message half sent by the app cannot be finished by another one, and a client that does not take
- *   its bytes within `BOUNDS.websocketFlushMsMax` would hold up the flight.
+ * - A client that does not take its bytes within `BOUNDS.websocketFlushMsMax` would hold up the flight: it stays here, where its
+ *   bytes are, and is closed with 1012 (service restart) only when this version retires. In a hand-back nothing happened to it.
+ * - What cannot move is closed with 1012 and counted: compression contexts and TLS live in the process, and a message half
+ *   sent by the app cannot be finished by another one.
+ * - One that comes back from a version that died is closed with 1012 if that one has read from it or written to it: nobody
+ *   knows any more where in a frame it stands. The kernel's own counts of its bytes tell.
  *
  * `ws` has no public way to do this; what is used of its inside is named in one interface and looked for before
  * a connection is touched, so that another version of it closes connections (1012) instead of breaking them.
@@ -42,6 +45,7 @@ interface Handle {
   readonly writeQueueSize: number;
   /** Node's note of whether it has asked for bytes. */
   reading: boolean;
+  readStart(): number;
   readStop(): number;
   close(): void;
 }
@@ -50,19 +54,24 @@ const entrySchema = v.object({
   fd: v.string(),
   protocol: v.string(),
   head: v.pipe(v.string(), v.base64()),
+  /** Bytes read and written so far, by the kernel's count, when it was let go. */
+  position: v.exactOptional(v.tuple([v.number(), v.number()])),
   meta: v.record(v.string(), v.unknown()),
 });
 const payloadSchema = v.object({
   connections: v.array(entrySchema),
   closed: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), 0),
+  kept: v.optional(v.pipe(v.number(), v.safeInteger(), v.minValue(0)), 0),
 });
-/** `closed`: how many could not move. */
+/** `closed`: how many could not move; `kept`: how many stay with who released until it retires. */
 export type ConnectionsPayload = JsonObject & v.InferOutput<typeof payloadSchema>;
 type Entry = v.InferOutput<typeof entrySchema>;
 
 export interface WebSocketsOptions {
   /** A connection that came from the prior: attach its listeners, synchronously; nothing has been read of it yet. */
   onAdopt(socket: WebSocket, meta: JsonObject): void;
+  /** One that had stayed here is ours again with the others, its listeners as they were: it may be sent to again. */
+  onReturn?(socket: WebSocket, meta: JsonObject): void;
   /** Bytes of one message; as given to the app's WebSocketServer. */
   maxPayload?: number;
   /** How long a release waits for clients to take what was sent; by default `BOUNDS.websocketFlushMsMax`. */
@@ -75,6 +84,8 @@ const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout
 export class WebSockets implements Holder<ConnectionsPayload> {
   readonly #options: WebSocketsOptions;
   readonly #sockets = new Map<WebSocket, JsonObject>();
+  /** They read too slowly to be passed, and stay until we retire. */
+  readonly #kept = new Map<WebSocket, JsonObject>();
   #owns = false;
   /** Our duplicates of what was released, until `drop`. */
   #moved: number[] = [];
@@ -88,6 +99,10 @@ export class WebSockets implements Holder<ConnectionsPayload> {
   }
   get size(): number {
     return this.#sockets.size;
+  }
+  /** How many stay here though another version owns the others. */
+  get kept(): number {
+    return this.#kept.size;
   }
   /** Those that are open here, each with its meta; empty while another version owns them. */
   [Symbol.iterator](): IterableIterator<[WebSocket, JsonObject]> {
@@ -109,7 +124,10 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     this.#sockets.set(socket, meta);
     // An error is followed by 'close'; an app that does not listen for it shall not fall from the sky.
     socket.on('error', () => {});
-    socket.once('close', () => this.#sockets.delete(socket));
+    socket.once('close', () => {
+      this.#sockets.delete(socket);
+      this.#kept.delete(socket);
+    });
     return true;
   }
 
@@ -126,6 +144,11 @@ export class WebSockets implements Holder<ConnectionsPayload> {
       const { connections } =
         grant.payload === null ? { connections: [] } : v.parse(payloadSchema, grant.payload);
       this.#owns = true;
+      for (const [socket, meta] of this.#kept) {
+        this.#sockets.set(socket, meta);
+        this.#options.onReturn?.(socket, meta);
+      }
+      this.#kept.clear();
       let count = 0;
       for (const entry of connections) {
         const fd = descriptors.get(entry.fd);
@@ -168,9 +191,15 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     for (const [at, [socket, meta]] of moving.entries()) {
       if (at > 0 && at % BOUNDS.websocketTurnCountMax === 0) await turn();
       while (!flushed(socket) && performance.now() < untilMs) await pause(1);
-      const head = flushed(socket) ? headOf(socket) : undefined;
+      if (!flushed(socket)) {
+        thaw(socket);
+        this.#kept.set(socket, meta);
+        continue;
+      }
+      const head = headOf(socket);
       if (head === undefined || head.length > BOUNDS.websocketHeadBytesMax) {
-        thawAndClose(socket);
+        thaw(socket);
+        void goodbye(socket);
         closed += 1;
         continue;
       }
@@ -178,9 +207,19 @@ export class WebSockets implements Holder<ConnectionsPayload> {
       const fd = letGo(socket);
       this.#moved.push(fd);
       descriptors.push({ name, fd });
-      connections.push({ fd: name, protocol: inside(socket)._protocol, head: head.toString('base64'), meta });
+      connections.push({
+        fd: name,
+        protocol: inside(socket)._protocol,
+        head: head.toString('base64'),
+        ...positionOf(fd),
+        meta,
+      });
     }
-    return { payload: { connections, closed } as ConnectionsPayload, descriptors };
+    return { payload: { connections, closed, kept: this.#kept.size } as ConnectionsPayload, descriptors };
+  }
+
+  async retire(): Promise<void> {
+    await Promise.all([...this.#kept.keys()].map((socket) => goodbye(socket)));
   }
 
   drop(): void {
@@ -196,7 +235,7 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     const sockets = new WebSockets({ onAdopt: (socket) => socket.send('') });
     const entry = { fd: 'c0', protocol: '', head: '', meta: {} };
     try {
-      const payload = { connections: [entry], closed: 0 };
+      const payload = { connections: [entry], closed: 0, kept: 0 };
       await sockets.grant({ from: 'release', payload, descriptors: new Map([['c0', near]]), epoch: 0 });
       await sockets.release(LIMITS.otherReleaseMsMax);
     } finally {
@@ -205,7 +244,9 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     }
   }
 
-  #adopt(fd: number, { protocol, head, meta }: Entry): void {
+  #adopt(fd: number, { protocol, head, position, meta }: Entry): void {
+    const now = native.tcpPosition(fd);
+    const isTouched = position?.some((count, at) => count !== now[at]);
     const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
     socket.pause();
     const socketOfWs = new WebSocket(null as unknown as string, undefined, { autoPong: true } as object);
@@ -218,6 +259,10 @@ export class WebSockets implements Holder<ConnectionsPayload> {
       maxFragments: 0,
       skipUTF8Validation: false,
     });
+    if (isTouched) {
+      void goodbye(socketOfWs);
+      return;
+    }
     this.add(socketOfWs, meta as JsonObject);
     this.#options.onAdopt(socketOfWs, meta as JsonObject);
     socket.resume();
@@ -235,6 +280,7 @@ const canMove = (socket: WebSocket, meta: JsonObject): boolean => {
     typeof _socket._handle?.fd === 'number' &&
     _socket._handle.fd >= 0 &&
     typeof _socket._handle.readStop === 'function' &&
+    typeof _socket._handle.readStart === 'function' &&
     typeof _extensions === 'object' &&
     Object.keys(_extensions).length === 0 &&
     Array.isArray(_sender?._queue) &&
@@ -304,13 +350,33 @@ const letGo = (socket: WebSocket): number => {
   return fd;
 };
 
-const thawAndClose = (socket: WebSocket): void => {
+/** Reads and is read again, as if nothing had been. */
+const thaw = (socket: WebSocket): void => {
   const it = inside(socket);
   const { _socket } = it;
   it._readyState = WebSocket.OPEN;
-  socket.close(RESTART);
   if (_socket === null) return;
   Reflect.deleteProperty(_socket, '_read');
   _socket.resume();
-  setTimeout(() => socket.terminate(), BOUNDS.websocketCloseMsMax).unref();
+  // Node's stream still waits for what it had asked for before: it does not ask again.
+  if (_socket._handle === null || _socket._handle.reading) return;
+  _socket._handle.reading = true;
+  _socket._handle.readStart();
+};
+
+/** Tells it to connect again, and ends it if it does not hear that either. */
+const goodbye = (socket: WebSocket): Promise<void> =>
+  new Promise((resolve) => {
+    const timer = setTimeout(() => socket.terminate(), BOUNDS.websocketCloseMsMax);
+    socket.on('error', () => {});
+    socket.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+    socket.close(RESTART);
+  });
+
+const positionOf = (fd: number): Pick<Entry, 'position'> => {
+  const position = native.tcpPosition(fd);
+  return position[0] < 0 ? {} : { position };
 };

@@ -252,25 +252,101 @@ describe('a connection', () => {
     expect(second.size).toBe(1);
   });
 
-  it('is closed with 1012 when its client does not take its bytes in time, and holds nobody up', async () => {
-    const { port, first, opened, move } = await panel();
-    const raw: Socket = connect(port, '127.0.0.1');
-    cleanUp(() => raw.destroy());
-    raw.write(HANDSHAKE);
-    await until('it is there', () => first.size === 1);
-    raw.pause();
-    for (let n = 0; n < 400; n++) opened[0]?.send(Buffer.alloc(65_536));
-    const startMs = performance.now();
-    const payload = await move();
-    expect(performance.now() - startMs).toBeLessThan(250);
-    expect(payload).toMatchObject({ closed: 1, connections: [] });
-    let last = Buffer.alloc(0);
-    raw.on('data', (data) => {
-      last = Buffer.concat([last, data]).subarray(-4);
+  /** Its client does not read, and has more to read than the kernel holds. */
+  const slowReader = async () => {
+    const all = await panel();
+    const client = await opening(all.port);
+    await until('it is there', () => all.first.size === 1);
+    const [served] = all.opened as [WebSocket];
+    const heard: string[] = [];
+    served.on('message', (data) => heard.push((data as Buffer).toString()));
+    client.pause();
+    for (let n = 0; n < 400; n++) served.send(`${n}:${'s'.repeat(65_536)}`);
+    return { ...all, client, served, heard };
+  };
+  const upTo = (count: number) => Array.from({ length: count }, (_, n) => n);
+  const numbers = (texts: string[]) => texts.map((text) => Number.parseInt(text, 10));
+
+  it('that does not take its bytes stays, served, until this version retires; then it is told to come again', async () => {
+    const { first, second, client, served, heard, move } = await slowReader();
+    expect(await move()).toMatchObject({ closed: 0, kept: 1, connections: [] });
+    expect([first.size, first.kept, second.size]).toEqual([0, 1, 0]);
+    client.resume();
+    client.send('still heard');
+    await until('it is heard', () => heard.length === 1);
+    await until('it has all', () => client.texts.length === 400);
+    served.send('400: and still told');
+    client.pause();
+    for (let n = 401; n < 500; n++) served.send(`${n}:${'s'.repeat(65_536)}`);
+    const retiring = first.retire();
+    client.resume();
+    await retiring;
+    await until('it is told', () => client.codes.length === 1);
+    expect(client.codes).toEqual([1012]);
+    expect(numbers(client.texts)).toEqual(upTo(500));
+    expect(first.kept).toBe(0);
+  });
+
+  it('that had stayed is as it was after a hand-back', async () => {
+    const { first, second, client, served, move } = await slowReader();
+    await move();
+    const { payload } = await second.release(1_000);
+    await first.grant({ from: 'release', payload, descriptors: new Map(), epoch: 3 });
+    second.drop();
+    expect([first.size, first.kept]).toEqual([1, 0]);
+    expect([...first]).toEqual([[served, { n: 0 }]]);
+    client.resume();
+    await until('it has all', () => client.texts.length === 400);
+    first.broadcast('400: once more');
+    await until('it is told', () => client.texts.length === 401);
+    expect(numbers(client.texts)).toEqual(upTo(401));
+    expect(client.codes).toEqual([]);
+  });
+
+  it('that does not read even its farewell is ended', async () => {
+    const { first, client, move } = await slowReader();
+    await move();
+    await first.retire();
+    expect(first.kept).toBe(0);
+    client.resume();
+    await until('it is closed', () => client.codes.length === 1);
+    expect(client.codes).toEqual([1006]);
+  });
+
+  it('that comes back from a version that died goes on if that one never touched it, else it is told to come again', async () => {
+    const { port, first, opened } = await panel();
+    const clients = await Promise.all([opening(port), opening(port), opening(port)]);
+    await until('all are there', () => first.size === 3);
+    const [asked, told, idle] = clients as [(typeof clients)[0], (typeof clients)[0], (typeof clients)[0]];
+    const { payload, descriptors = [] } = await first.release(1_000);
+    const lent = () => new Map(descriptors.map(({ name, fd }) => [name, native.duplicate(fd)]));
+    const [kept, given] = [lent(), lent()];
+    first.drop();
+    // It answers one, tells another something, and is no more: its descriptors close without a word.
+    const second = new WebSockets({
+      onAdopt: (socket, { n }) => {
+        socket.on('message', () => socket.pause());
+        if (opened[n as number] === opened[1]) socket.send('from the second');
+      },
     });
-    raw.resume();
-    // A close frame with the code 1012 is the last that it hears.
-    await until('it is told', () => last.equals(Buffer.from([0x88, 2, 1012 >> 8, 1012 & 255])));
+    await second.grant({ from: 'release', payload, descriptors: given, epoch: 2 });
+    asked.send('a question');
+    await until('it is told', () => told.texts.length === 1);
+    await until(
+      'it is read',
+      () => native.tcpPosition(kept.get('c0') as number)[0] !== payload.connections[0]?.position?.[0],
+    );
+    const dead = [...second].map(
+      ([socket]) => socket as unknown as { _socket: Socket & { _handle: { close(): void } } },
+    );
+    for (const { _socket } of dead) _socket._handle.close();
+    await first.grant({ from: 'snap', payload, descriptors: kept, epoch: 3 });
+    await until('two are told', () => [asked, told].every(({ codes }) => codes.length === 1));
+    expect([asked.codes, told.codes, idle.codes]).toEqual([[1012], [1012], []]);
+    expect(first.size).toBe(1);
+    first.broadcast('from the first');
+    await until('it is told', () => idle.texts.length === 1);
+    expect(idle.texts).toEqual(['from the first']);
   });
 
   it('of a client that reads late but in time keeps every byte, and hears nothing that came after the release', async () => {

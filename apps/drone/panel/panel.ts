@@ -35,6 +35,7 @@ export const createPanel = ({
   });
   const sockets = new WebSockets({
     onAdopt: (socket) => viewers.add(socket),
+    onReturn: (socket) => viewers.back(socket),
     maxPayload: LIMITS.messageBytesMax,
   });
 
@@ -73,6 +74,7 @@ export const createPanel = ({
       for (const [request, socket, head] of waiting) if (!socket.destroyed) upgrade(request, socket, head);
     },
     rehearse: () => sockets.rehearse(),
+    retire: () => sockets.retire(),
     drop() {
       viewers.close();
       sockets.drop();

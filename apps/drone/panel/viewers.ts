@@ -45,6 +45,11 @@ export class Viewers {
     socket.send(this.#hello);
   }
 
+  /** A browser that had stayed here while the others were away: it knows us. */
+  back(socket: WebSocket): void {
+    this.#sockets.add(socket);
+  }
+
   /** The connections are here, all of them added: what waited goes out. */
   open(): void {
     const waiting = this.#waiting ?? [];
