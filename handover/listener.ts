@@ -4,8 +4,9 @@
  * Invariants
  * - Only the owner accepts. Who connects during a handover waits in the kernel's backlog, and is accepted by the
  *   successor: the socket itself is never closed, only this process's descriptor of it.
- * - Requests under way are finished, and idle connections closed. A request that still comes here after the release
- *   is sent to the successor: 307 to its own address, on a new connection. No page is half of one version.
+ * - Requests under way are finished, and their connections closed. Those between two requests go with the websockets
+ *   (WebSockets has them passed), else they are closed. A request that still comes here after the release is sent to the
+ *   successor: 307 to its own address, on a new connection. No page is half of one version.
  *
  * It accepts by itself and hands sockets to the server by its 'connection' event, as Node documents it, because
  * `server.close()` cannot be undone quickly in a hand-back.
@@ -32,6 +33,7 @@ export class Listener implements Holder {
   /** Accepted and not upgraded, with its requests under way and whether it ever had one. */
   readonly #sockets = new Map<Socket, { pending: number; used: boolean }>();
   #closing: NodeJS.Timeout | undefined;
+  #passesIdle = false;
   /** The app's, while requests are sent on. */
   #handlers: RequestListener[] | undefined;
   readonly #counter = (request: IncomingMessage, response: ServerResponse): void =>
@@ -77,10 +79,46 @@ export class Listener implements Holder {
     this.#server.removeAllListeners('request');
     this.#server.on('request', this.#counter);
     this.#server.on('request', sendOn);
-    this.#endIdle(true);
+    if (!this.#passesIdle) this.#endIdle(true);
     // One that was accepted a moment ago may have its first request on the way.
     this.#closing = setTimeout(() => this.#endIdle(false), BOUNDS.freshConnectionMsMax);
     return Promise.resolve({ payload: {} });
+  }
+
+  /** Idle connections are passed: somebody calls {@link takeIdle} after a release. */
+  passIdle(): void {
+    this.#passesIdle = true;
+  }
+
+  /**
+   * Descriptors of the connections of which nothing is under way: not a byte of the next request was read. They are the
+   * caller's, and ours no more.
+   */
+  takeIdle(): number[] {
+    const idle = new Set([...this.#sockets.keys()].filter((socket) => socket.bytesRead === 0));
+    // Node's parsers know whether a request has begun, and say it by this alone.
+    const sockets = [...this.#sockets.keys()];
+    for (const socket of sockets) {
+      socket.destroy = () => {
+        idle.add(socket);
+        return socket;
+      };
+    }
+    try {
+      this.#server.closeIdleConnections();
+    } finally {
+      for (const socket of sockets) Reflect.deleteProperty(socket, 'destroy');
+    }
+    return [...idle].flatMap((socket) => {
+      const fd = letGo(socket);
+      if (fd !== undefined) this.#sockets.delete(socket);
+      return fd ?? [];
+    });
+  }
+
+  /** A connection of another version's, between two requests. Takes the descriptor over. */
+  adopt(fd: number): void {
+    this.#serve(fd, true);
   }
 
   descriptors(): readonly NamedDescriptor[] {
@@ -125,12 +163,16 @@ export class Listener implements Holder {
         return;
       }
       if (accepted === AGAIN) return;
-      const socket = new Socket({ fd: accepted, allowHalfOpen: true, readable: true, writable: true });
-      socket.setNoDelay(true);
-      this.#sockets.set(socket, { pending: 0, used: false });
-      socket.once('close', () => this.#sockets.delete(socket));
-      this.#server.emit('connection', socket);
+      this.#serve(accepted, false);
     }
+  }
+
+  #serve(fd: number, used: boolean): void {
+    const socket = new Socket({ fd, allowHalfOpen: true, readable: true, writable: true });
+    socket.setNoDelay(true);
+    this.#sockets.set(socket, { pending: 0, used });
+    socket.once('close', () => this.#sockets.delete(socket));
+    this.#server.emit('connection', socket);
   }
 
   #count({ socket }: IncomingMessage, response: ServerResponse): void {
@@ -145,3 +187,27 @@ export class Listener implements Holder {
     });
   }
 }
+
+interface Handle {
+  readonly fd: number;
+  readonly writeQueueSize: number;
+  readStop(): number;
+  close(): void;
+}
+
+/** A duplicate of its descriptor; the original is closed without a word to the far side. */
+const letGo = (socket: Socket): number | undefined => {
+  const inside = socket as unknown as { _handle: Handle | null; _read: () => void };
+  const handle = inside._handle;
+  if (handle == null || handle.fd < 0 || socket.destroyed) return undefined;
+  if (socket.writableLength > 0 || handle.writeQueueSize > 0) return undefined;
+  inside._read = () => {};
+  // Takes the handle back from Node's http parser, which else reads from it without the socket.
+  socket.on('readable', () => {});
+  handle.readStop();
+  const fd = native.duplicate(handle.fd);
+  inside._handle = null;
+  handle.close();
+  socket.destroy();
+  return fd;
+};

@@ -23,6 +23,7 @@ import { BOUNDS } from '#handover/bounds.ts';
 import { type Grant, type Holder, HolderError, type Released } from '#handover/holder.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
+import type { Listener } from '#handover/listener.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { native } from '#handover/native.ts';
 import { type Receiver, receiverHead, receiverIsKnown } from '#handover/websocket-head.ts';
@@ -52,6 +53,8 @@ interface Handle {
 
 const entrySchema = v.object({
   fd: v.string(),
+  /** `http`: no websocket, but a kept-alive connection between two requests. */
+  kind: v.optional(v.picklist(['websocket', 'http']), 'websocket'),
   protocol: v.string(),
   head: v.pipe(v.string(), v.base64()),
   /** Bytes read and written so far, by the kernel's count, when it was let go. */
@@ -70,6 +73,8 @@ type Entry = v.InferOutput<typeof entrySchema>;
 export interface WebSocketsOptions {
   /** A connection that came from the prior: attach its listeners, synchronously; nothing has been read of it yet. */
   onAdopt(socket: WebSocket, meta: JsonObject): void;
+  /** Its connections that wait for a request are passed with ours. */
+  listener?: Listener;
   /** One that had stayed here is ours again with the others, its listeners as they were: it may be sent to again. */
   onReturn?(socket: WebSocket, meta: JsonObject): void;
   /** Bytes of one message; as given to the app's WebSocketServer. */
@@ -92,6 +97,7 @@ export class WebSockets implements Holder<ConnectionsPayload> {
 
   constructor(options: WebSocketsOptions) {
     this.#options = options;
+    options.listener?.passIdle();
   }
 
   get owns(): boolean {
@@ -188,6 +194,12 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     }
     const connections: Entry[] = [];
     const descriptors: NamedDescriptor[] = [];
+    const pass = (fd: number, entry: Omit<Entry, 'fd' | 'position'>): void => {
+      const name = `c${connections.length}`;
+      this.#moved.push(fd);
+      descriptors.push({ name, fd });
+      connections.push({ ...entry, fd: name, ...positionOf(fd) });
+    };
     for (const [at, [socket, meta]] of moving.entries()) {
       if (at > 0 && at % BOUNDS.websocketTurnCountMax === 0) await turn();
       while (!flushed(socket) && performance.now() < untilMs) await pause(1);
@@ -203,17 +215,11 @@ export class WebSockets implements Holder<ConnectionsPayload> {
         closed += 1;
         continue;
       }
-      const name = `c${connections.length}`;
-      const fd = letGo(socket);
-      this.#moved.push(fd);
-      descriptors.push({ name, fd });
-      connections.push({
-        fd: name,
-        protocol: inside(socket)._protocol,
-        head: head.toString('base64'),
-        ...positionOf(fd),
-        meta,
-      });
+      const { _protocol: protocol } = inside(socket);
+      pass(letGo(socket), { kind: 'websocket', protocol, head: head.toString('base64'), meta });
+    }
+    for (const fd of this.#options.listener?.takeIdle() ?? []) {
+      pass(fd, { kind: 'http', protocol: '', head: '', meta: {} });
     }
     return { payload: { connections, closed, kept: this.#kept.size } as ConnectionsPayload, descriptors };
   }
@@ -233,7 +239,7 @@ export class WebSockets implements Holder<ConnectionsPayload> {
   async rehearse(): Promise<void> {
     const [near, far] = native.socketPair();
     const sockets = new WebSockets({ onAdopt: (socket) => socket.send('') });
-    const entry = { fd: 'c0', protocol: '', head: '', meta: {} };
+    const entry = { fd: 'c0', kind: 'websocket', protocol: '', head: '', meta: {} } as const;
     try {
       const payload = { connections: [entry], closed: 0, kept: 0 };
       await sockets.grant({ from: 'release', payload, descriptors: new Map([['c0', near]]), epoch: 0 });
@@ -244,9 +250,15 @@ export class WebSockets implements Holder<ConnectionsPayload> {
     }
   }
 
-  #adopt(fd: number, { protocol, head, position, meta }: Entry): void {
+  #adopt(fd: number, { kind, protocol, head, position, meta }: Entry): void {
     const now = native.tcpPosition(fd);
     const isTouched = position?.some((count, at) => count !== now[at]);
+    if (kind === 'http') {
+      // Its client asks again, as after any server's restart.
+      if (isTouched || this.#options.listener === undefined) native.close(fd);
+      else this.#options.listener.adopt(fd);
+      return;
+    }
     const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
     socket.pause();
     const socketOfWs = new WebSocket(null as unknown as string, undefined, { autoPong: true } as object);

@@ -76,7 +76,7 @@ export const pass = async (
   resource: Resource,
   epoch: number,
   own: NamedDescriptor[] = [],
-): Promise<{ lines: number; payload: JsonObject; deliveredMs: number }> => {
+): Promise<{ lines: JsonObject[]; payload: JsonObject; deliveredMs: number }> => {
   const startMs = performance.now();
   from.send({ type: 'RELEASE', epoch, resource, deadlineMs: resource === 'rotors' ? 50 : 1_000 });
   const heard: Heard<'RELEASED'>[] = [];
@@ -90,5 +90,6 @@ export const pass = async (
   }
   await to.next('GRANTED');
   const last = heard.at(-1) as Heard<'RELEASED'>;
-  return { lines: heard.length, payload: last.message.payload, deliveredMs: performance.now() - startMs };
+  const lines = heard.map(({ message }) => message.payload);
+  return { lines, payload: last.message.payload, deliveredMs: performance.now() - startMs };
 };

@@ -151,7 +151,7 @@ describe('the good path', () => {
     holders.connections.fds = pairs.map(([fd], at) => ({ name: `c${at}`, fd }));
     epoch += 1;
     const { lines } = await pass(app, taker, 'connections', epoch);
-    expect(lines).toBe(3);
+    expect(lines).toHaveLength(3);
     expect(taking.grants[0]?.payload).toEqual({ connections, closed: 3 });
     expect(taking.fds.map(({ name }) => name)).toEqual(connections.map(({ fd }) => fd));
     expect(app.count('FAULT') + taker.count('FAULT')).toBe(0);

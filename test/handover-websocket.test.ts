@@ -1,4 +1,4 @@
-import { createServer, type Server } from 'node:http';
+import { Agent, createServer, get, type IncomingMessage, type Server } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
 import { describe, expect, it } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
@@ -54,33 +54,69 @@ class Client {
   }
 }
 
+/** One kept-alive http connection, as a program has it that asks again and again. Any error ends the test. */
+class KeptAlive {
+  readonly #agent: Agent;
+  readonly #port: number;
+  connections = 0;
+  readonly answers: string[] = [];
+
+  constructor(port: number) {
+    this.#port = port;
+    this.#agent = new Agent({ keepAlive: true, maxSockets: 1 });
+    cleanUp(() => this.#agent.destroy());
+  }
+
+  async ask(): Promise<string> {
+    const url = `http://127.0.0.1:${this.#port}/`;
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const request = get(url, { agent: this.#agent }, resolve).on('error', reject);
+      request.on('socket', () => {
+        if (!request.reusedSocket) this.connections += 1;
+      });
+    });
+    const text = (await response.toArray()).join('');
+    // Between the listener and the connections a version that has let go sends on.
+    if (response.statusCode === 307) return this.ask();
+    this.answers.push(text);
+    return text;
+  }
+}
+
 const HANDSHAKE =
   'GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n' +
   'Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n';
 
+/** V1 and V2 of a panel in processes of their own; V1 listens. */
+const twoVersions = async (downMs: string) => {
+  const path = `${directory()}/s`;
+  const agent = scriptedAgent(path);
+  const listening = native.tcpListen('127.0.0.1', 0, 128);
+  cleanUp(() => native.close(listening));
+  const port = native.tcpPort(listening);
+  const own = [{ name: 'listener', fd: listening }];
+  const versions: AppEnd[] = [];
+  for (const release of ['v1', 'v2']) {
+    otherProcess('panel.ts', release, path, downMs);
+    const { app, hello } = await agent.app();
+    expect(hello.message).toMatchObject({ app: 'panel', release, holds: [], epoch: 0 });
+    app.send({ type: 'OFFER', epoch: 1, role: 'candidate' });
+    await app.next('READY');
+    versions.push(app);
+  }
+  const [owner] = versions as [AppEnd];
+  owner.send({ type: 'GRANT', epoch: 2, resource: 'listener', from: 'start', payload: null }, own);
+  await owner.next('GRANTED');
+  owner.send({ type: 'GRANT', epoch: 3, resource: 'connections', from: 'start', payload: null });
+  await owner.next('GRANTED');
+
+  return { port, own, versions: versions as [AppEnd, AppEnd] };
+};
+
 describe('between two processes, under load', () => {
   it('moves 25 websockets to and fro, mid-frame and mid-fragment, with nothing lost, doubled or closed', async () => {
-    const path = `${directory()}/s`;
-    const agent = scriptedAgent(path);
-    const listening = native.tcpListen('127.0.0.1', 0, 128);
-    cleanUp(() => native.close(listening));
-    const port = native.tcpPort(listening);
-    const own = [{ name: 'listener', fd: listening }];
-    const versions: AppEnd[] = [];
-    for (const release of ['v1', 'v2']) {
-      otherProcess('panel.ts', release, path);
-      const { app, hello } = await agent.app();
-      expect(hello.message).toMatchObject({ app: 'panel', release, holds: [], epoch: 0 });
-      app.send({ type: 'OFFER', epoch: 1, role: 'candidate' });
-      await app.next('READY');
-      versions.push(app);
-    }
-    let [owner, other] = versions as [AppEnd, AppEnd];
-    owner.send({ type: 'GRANT', epoch: 2, resource: 'listener', from: 'start', payload: null }, own);
-    await owner.next('GRANTED');
-    owner.send({ type: 'GRANT', epoch: 3, resource: 'connections', from: 'start', payload: null });
-    await owner.next('GRANTED');
-
+    const { port, versions, own } = await twoVersions('2');
+    let [owner, other] = versions;
     const clients = Array.from({ length: 25 }, () => new Client(port));
     await until('all are open', () => clients.every(({ socket }) => socket.readyState === WebSocket.OPEN));
     // One that writes its message byte by byte: every handover finds it within a frame.
@@ -137,6 +173,54 @@ describe('between two processes, under load', () => {
     expect(slow.destroyed).toBe(false);
     for (const app of versions) expect(app.count('FAULT')).toBe(0);
     console.log(`connections (26) passed in ms: ${took.map((ms) => ms.toFixed(1)).join(' ')}`);
+  });
+
+  it('moves 500 websockets in batches, and with them the http connections that wait for their next request', async () => {
+    const { port, versions, own } = await twoVersions('100');
+    let [owner, other] = versions;
+    const clients = Array.from({ length: 500 }, () => new Client(port));
+    await until('all are open', () => clients.every(({ socket }) => socket.readyState === WebSocket.OPEN));
+    const patient = Array.from({ length: 10 }, () => new KeptAlive(port));
+    const busy = Array.from({ length: 10 }, () => new KeptAlive(port));
+    const random = seeded(17);
+    const talk = setInterval(() => {
+      for (const client of clients) if (random() < 0.02) client.send(random);
+    }, 5);
+    cleanUp(() => clearInterval(talk));
+    let ends = false;
+    const asking = busy.map(async (one) => {
+      while (!ends) await one.ask();
+    });
+    let epoch = 3;
+    const took: number[] = [];
+    for (const expected of ['v1', 'v2', 'v1', 'v2']) {
+      for (const one of patient) expect(await one.ask()).toBe(expected);
+      epoch += 1;
+      await pass(owner, other, 'listener', epoch, own);
+      epoch += 1;
+      const { lines, payload, deliveredMs } = await pass(owner, other, 'connections', epoch);
+      const kinds = lines.flatMap(({ connections }) =>
+        (connections as { kind: string }[]).map(({ kind }) => kind),
+      );
+      expect(payload.closed).toBe(0);
+      expect(lines.length).toBeGreaterThan(2);
+      expect(kinds.filter((kind) => kind === 'websocket')).toHaveLength(500);
+      expect(kinds.filter((kind) => kind === 'http').length).toBeGreaterThanOrEqual(10);
+      took.push(deliveredMs);
+      [owner, other] = [other, owner];
+    }
+    ends = true;
+    await Promise.all(asking);
+    clearInterval(talk);
+    await until('all is answered', () => clients.every(({ sent, answered }) => sent === answered), 20_000);
+    for (const { faults, closedWith } of clients) expect([faults, closedWith]).toEqual([[], undefined]);
+    for (const { answers, connections } of patient) {
+      expect(answers).toEqual(['v1', 'v2', 'v1', 'v2']);
+      expect(connections).toBe(1);
+    }
+    for (const { answers } of busy) expect([...new Set(answers)].sort()).toEqual(['v1', 'v2']);
+    for (const app of versions) expect(app.count('FAULT')).toBe(0);
+    console.log(`connections (500 and more) passed in ms: ${took.map((ms) => ms.toFixed(1)).join(' ')}`);
   });
 });
 

@@ -2,12 +2,14 @@
  * One version of a panel: an http server and websockets, both passed on through the SDK. Up: `u:<n>:…` must come in
  * order, and is answered `r:<n>:<release>`. Down: `d:<n>`, numbered over all versions. Each connection's numbers are
  * in its meta.
+ *
+ *   panel.ts RELEASE SOCKET [MS]   MS between two messages down, 2 if not said
  */
 import { createServer } from 'node:http';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { type JsonObject, join, Listener, WebSockets } from '#handover/index.ts';
 
-const [release = '?', socketPath = ''] = process.argv.slice(2);
+const [release = '?', socketPath = '', downMs = '2'] = process.argv.slice(2);
 
 const server = createServer((_request, response) => {
   response.setHeader('content-type', 'text/plain');
@@ -23,8 +25,8 @@ const listen = (socket: WebSocket, meta: JsonObject): void => {
     socket.send(`r:${number}:${release}`);
   });
 };
-const sockets = new WebSockets({ onAdopt: listen, maxPayload: 8 << 20, flushMsMax: 1_000 });
 const listener = new Listener(server);
+const sockets = new WebSockets({ listener, onAdopt: listen, maxPayload: 8 << 20, flushMsMax: 1_000 });
 server.on('upgrade', (request, socket, head) => {
   accept.handleUpgrade(request, socket, head, (webSocket) => {
     const meta = { up: 0, down: 0 };
@@ -36,7 +38,7 @@ setInterval(() => {
     socket.send(`d:${Number(meta.down)}`);
     meta.down = Number(meta.down) + 1;
   }
-}, 2);
+}, Number(downMs));
 
 await join({
   app: 'panel',

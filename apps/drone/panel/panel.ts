@@ -33,7 +33,9 @@ export const createPanel = ({
     perMessageDeflate: false,
     maxPayload: LIMITS.messageBytesMax,
   });
+  const listener = new Listener(server);
   const sockets = new WebSockets({
+    listener,
     onAdopt: (socket) => viewers.add(socket),
     onReturn: (socket) => viewers.back(socket),
     maxPayload: LIMITS.messageBytesMax,
@@ -80,5 +82,5 @@ export const createPanel = ({
       sockets.drop();
     },
   };
-  return { listener: new Listener(server), connections };
+  return { listener, connections };
 };
