@@ -325,7 +325,7 @@ export class Session {
       return;
     }
     try {
-      await Promise.all(RESOURCES.map((resource) => this.#options.holders[resource]?.retire?.()));
+      for (const resource of RESOURCES) await this.#options.holders[resource]?.retire?.();
       await this.#options.onRetire?.();
     } catch (error) {
       this.#log('error', 'the last work before retiring failed', { reason: textOf(error) });

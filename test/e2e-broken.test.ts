@@ -40,12 +40,15 @@ beforeAll(async () => {
   owner = await push('V1');
   await world.updated(owner);
   await world.hovering();
-  panel = await scope.use(
+  panel = await look();
+}, 120_000);
+
+const look = () =>
+  scope.use(
     'panel client',
     () => PanelClient.connect(world.panelUrl, world.signal),
     (client) => client.close(),
   );
-}, 120_000);
 
 afterAll(async () => {
   const { releases } = await world.hub.status();
@@ -149,6 +152,9 @@ test('crashes after it got the rotors: V1 has them back', async () => {
   expect((await world.current())?.owner?.release).toBe(owner);
   // V1, the broken one, V1 again: the epoch only rises.
   expect(judged.epochs.length).toBeGreaterThanOrEqual(3);
+  // The broken one had spoken on it: it is closed in order, and the page connects again.
+  expect(panel.closes).toBe(1);
+  panel = await look();
 });
 
 test('the agent dies: V1 flies on; started again, it finds V1 and updates it', async () => {
