@@ -85,6 +85,8 @@ export class Coordinator {
   #state: State;
   #snap: JsonObject | null = null;
   #stepping = false;
+  /** Before, what happens waits: no deadline of a former life may pass, no absence be judged, while apps connect again. */
+  #booted = false;
   #timer: NodeJS.Timeout | undefined;
   #listener: LineListener | undefined;
   #closed = false;
@@ -116,7 +118,9 @@ export class Coordinator {
     while (nowMs() < untilMs && [...running].some((id) => !this.#sockets.has(id))) {
       await new Promise((resolve) => setTimeout(resolve, AGENT_LIMITS.reconnectPollMs));
     }
-    this.happen({ type: 'boot', atMs: nowMs() });
+    this.#booted = true;
+    this.#events.unshift({ type: 'boot', atMs: nowMs() });
+    this.#run();
     const named =
       'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
     for (const id of named) {
@@ -157,7 +161,11 @@ export class Coordinator {
 
   happen(event: Event): void {
     this.#events.push(event);
-    if (this.#stepping || this.#closed) return;
+    this.#run();
+  }
+
+  #run(): void {
+    if (!this.#booted || this.#stepping || this.#closed) return;
     this.#stepping = true;
     try {
       for (let next = this.#events.shift(); next; next = this.#events.shift()) {

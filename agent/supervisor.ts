@@ -111,6 +111,7 @@ export class Supervisor {
   async start(): Promise<void> {
     await this.#observe();
     for (const { id, running } of this.#containers) if (running) this.#watch(id);
+    this.#candidate = this.#inFlight();
     await this.#coordinator.start(
       new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id)),
     );
@@ -119,6 +120,16 @@ export class Supervisor {
     );
     this.#tell();
     this.#running = this.#loop();
+  }
+
+  /** Whose update the agent's own death interrupted. */
+  #inFlight(): { id: string; release: Release } | null {
+    const { state } = this.#coordinator;
+    if (!('candidate' in state)) return null;
+    const id = state.candidate;
+    const name = this.#containers.find((one) => one.id === id)?.release;
+    const release = this.#options.memory.value.target?.release;
+    return release?.id === name && release ? { id, release } : null;
   }
 
   /** A new target state; an older or equal generation is no news. */

@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- faults [--only TEXT] [--gate] [--json] [--markdown FILE]`: every fault, in V1, V2 and the agent, at every step
+ * `npm run bench -- faults [--only TEXT] [--gate] [--trace] [--json] [--markdown FILE]`: every fault, in V1, V2 and the agent, at every step
  * of a handover in flight, on the real engine; each beside what the failure matrix says. About eight seconds a row.
  * Status 1 if a row came out otherwise.
  */
@@ -16,6 +16,7 @@ const { values } = parseArgs({
   options: {
     only: { type: 'string', default: '' },
     gate: { type: 'boolean', default: false },
+    trace: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     markdown: { type: 'string' },
   },
@@ -52,6 +53,7 @@ try {
     const one = await lab.fly(row);
     seen.push(one);
     const { judged, result, held, done } = one;
+    if (values.trace) for (const line of one.events) say(`    ${line}`);
     say(
       `${String(at + 1).padStart(3)}/${chosen.length} ${held ? 'ok  ' : 'FAIL'} ${rowName(row)}: ${done ? result : 'the step did not come'}` +
         `, gap ${judged.gapMsMax?.toFixed(1) ?? '–'} ms, tilt ${judged.attitudeDegMax?.toFixed(2) ?? '–'}°, stale ${judged.stale}` +

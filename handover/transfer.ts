@@ -241,5 +241,6 @@ export const resolve = (state: In<'fencing'>, atMs: number, config: Config): Ste
     takerOf(direction) === other
       ? { ...pairOf(state), direction, ...order([resource, ...left], false, config) }
       : turned(state, config);
-  return pass({ ...towards, epoch }, atMs, config);
+  // While the fence was awaited nobody was listened to; that was no silence.
+  return pass({ ...towards, epoch, heardMs: atMs }, atMs, config);
 };

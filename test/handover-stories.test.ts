@@ -172,6 +172,25 @@ describe('whoever flies falls silent', () => {
   });
 });
 
+describe('while a fence is awaited nobody is listened to', () => {
+  const FENCE_MS = 2_000;
+
+  test('V2 fails on the way; V1, which flies, is not held silent for the time that it took', () => {
+    const story = new Story().begun();
+    story.says('v2', { type: 'FAULT', code: 'BROKEN', text: 'x' }).wait(FENCE_MS);
+    story.happen({ type: 'dead', who: 'v2' }).wait(LIMITS.aloneSilenceMsMax - 1);
+    expect(story.state).toMatchObject({ phase: 'granting', direction: 'handback', fenced: { prior: false } });
+    expect(story.wait(1).effects).toContainEqual({ do: 'fence', who: 'v1' });
+  });
+
+  test('nor by an agent that comes back for the time that it was away', () => {
+    const story = new Story().begun();
+    story.nowMs += FENCE_MS;
+    story.happen({ type: 'boot' }).happen({ type: 'dead', who: 'v2' });
+    expect(story.wait(LIMITS.aloneSilenceMsMax - 1).state).toMatchObject({ fenced: { prior: false } });
+  });
+});
+
 describe('probation', () => {
   const beating = (story: Story, everyMs: number, cyclesEach: number, error: number): Story => {
     for (let i = 1; i < 400 && story.state.phase === 'probation'; i += 1) {

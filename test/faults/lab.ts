@@ -16,6 +16,8 @@ export interface Seen {
   readonly judged: Judged;
   /** What the agent said last of the update. */
   readonly told: string;
+  /** All that it said from the choice of V2 on, each with its ms. */
+  readonly events: readonly string[];
 }
 
 const PROBATION_MS = 500;
@@ -98,7 +100,11 @@ export class FaultLab {
     const clean = judged.stale === 0 && judged.doubled === 0;
     const held = done && clean && result !== 'nobody' && row.expected.includes(result);
     await this.#back();
-    return { row, done, result, held, judged, told: told?.text.slice(0, 160) ?? '' };
+    const lines = events.map(({ type, text, data }) => {
+      const atMs = data.atUs === undefined ? '' : ((Number(data.atUs) - startUs) / 1000).toFixed();
+      return `${atMs.padStart(6)} ${type}: ${text.slice(0, 120)}`;
+    });
+    return { row, done, result, held, judged, told: told?.text.slice(0, 160) ?? '', events: lines };
   }
 
   /** The process stands at its step: now. */

@@ -1,0 +1,110 @@
+/** An agent that comes back in the middle of a handover: first who is there, then what is to be done. */
+import { expect, it } from 'vitest';
+import { Coordinator } from '#agent/coordinator.ts';
+import { createLock } from '#agent/lock.ts';
+import { createLog } from '#agent/log.ts';
+import { policyOf } from '#agent/policy.ts';
+import { LIMITS } from '#handover/limits.ts';
+import { closeAll, connectLines } from '#handover/lines.ts';
+import { type AgentMessage, PROTOCOL_VERSION, parseAgentMessage, RESOURCES } from '#handover/messages.ts';
+import type { AppId, Outcome, State } from '#handover/state.ts';
+import { cleanUp, directory, until } from './handover-kit.ts';
+
+/** Long enough for every deadline of the agent's to be looked at before. */
+const ANSWER_MS = 20;
+const SPEAKS = { reads: [1], writes: 1 };
+
+/** Two apps that hold what they held; they look for the agent's socket, and find it at once or later. */
+const restarted = async (state: State) => {
+  const path = directory();
+  const ids: AppId[] = [];
+  const fenced: AppId[] = [];
+  const outcomes: Outcome[] = [];
+  const heard: Record<AppId, AgentMessage[]> = { v1: [], v2: [] };
+  const coordinator = new Coordinator({
+    socketPath: `${path}/s`,
+    journal: { value: state, damaged: null, write: () => undefined, close: () => undefined },
+    devices: {
+      open: () => undefined,
+      descriptors: () => [],
+      command: () => false,
+      adopt: (_resource, fd) => closeAll([fd]),
+      forget: () => undefined,
+      close: () => undefined,
+    },
+    processes: {
+      containerOfPid: () => ids.shift(),
+      fence: async (id) => {
+        fenced.push(id);
+        await new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
+        return { dead: Promise.resolve(true) };
+      },
+      stop: () => Promise.resolve(),
+    },
+    resources: RESOURCES,
+    lock: createLock(`${path}/locks`),
+    log: createLog('test', 'silent'),
+    onReport: () => undefined,
+    onSettle: (outcome) => outcomes.push(outcome),
+  });
+  cleanUp(() => coordinator.close());
+  const connect = (id: AppId, holds: string[]): void => {
+    ids.push(id);
+    const socket = connectLines(`${path}/s`, parseAgentMessage, {
+      onMessage: (message, descriptors) => {
+        closeAll(descriptors.values());
+        heard[id]?.push(message);
+        if (message.type === 'GRANT') {
+          const { epoch, resource } = message;
+          setTimeout(() => socket.send({ type: 'GRANTED', epoch, resource }), ANSWER_MS);
+        }
+        if (message.type === 'RELEASE') {
+          const { epoch, resource } = message;
+          socket.send({ type: 'RELEASED', epoch, resource, payload: {} });
+        }
+      },
+      onClose: () => undefined,
+    });
+    const { epoch } = state;
+    // Who flies says so.
+    const beat = setInterval(() => {
+      if (holds.includes('rotors')) socket.send({ type: 'SNAP', epoch, payload: {} });
+    }, LIMITS.snapIntervalMs);
+    cleanUp(() => {
+      clearInterval(beat);
+      socket.close();
+    });
+    socket.send({ type: 'HELLO', epoch, v: PROTOCOL_VERSION, app: 'hover', release: id, ...SPEAKS, holds });
+  };
+  const booting = coordinator.start(new Set(['v1', 'v2']));
+  return { booting, connect, fenced, outcomes, heard };
+};
+
+it('while apps connect again no deadline of its former life passes: the prior flies on, the candidate is fenced', async () => {
+  const state: State = {
+    phase: 'releasing',
+    epoch: 5,
+    prior: 'v1',
+    candidate: 'v2',
+    fenced: { prior: false, candidate: false },
+    failure: null,
+    speaks: { prior: SPEAKS, candidate: SPEAKS },
+    policy: policyOf({}),
+    heardMs: 0,
+    direction: 'forward',
+    resource: 'connections',
+    left: ['rotors'],
+    // It passed long ago.
+    deadlineMs: 1,
+  };
+  const { booting, connect, fenced, outcomes, heard } = await restarted(state);
+  connect('v1', ['rotors']);
+  connect('v2', ['camera', 'listener']);
+  await booting;
+  await until('it is settled', () => outcomes.length > 0);
+  expect(fenced).toEqual(['v2']);
+  expect(outcomes).toMatchObject([{ type: 'failed', owner: 'v1', failure: { code: 'AGENT_RESTARTED' } }]);
+  const granted = heard.v1?.flatMap((message) => (message.type === 'GRANT' ? message.resource : []));
+  // The rotors were still with it.
+  expect(granted).toEqual(['connections', 'listener', 'camera']);
+});
