@@ -5,7 +5,7 @@
  * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
  * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
  */
-import { isEnding, watchDeath } from '#agent/death.ts';
+import { isEnding, watchDeath, yieldCore } from '#agent/death.ts';
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { landCommand } from '#agent/land.ts';
@@ -87,7 +87,8 @@ export class Coordinator {
   #stepping = false;
   /** Before, what happens waits: no deadline of a former life may pass, no absence be judged, while apps connect again. */
   #booted = false;
-  #timer: NodeJS.Timeout | undefined;
+  /** Of the machine's deadlines; finer than Node's own, which round up to whole milliseconds. */
+  readonly #timer = native.timer(() => setImmediate(() => this.#tick()));
   #listener: LineListener | undefined;
   #closed = false;
 
@@ -152,7 +153,7 @@ export class Coordinator {
   /** Leaves apps and devices as they are: the owner flies on. */
   close(): void {
     this.#closed = true;
-    clearTimeout(this.#timer);
+    this.#timer.close();
     this.#listener?.close();
     for (const socket of this.#sockets.values()) socket.close();
     for (const { end } of this.#watches.values()) end();
@@ -192,18 +193,19 @@ export class Coordinator {
   }
 
   #arm(): void {
-    clearTimeout(this.#timer);
+    if (this.#closed) return;
     const lookMs = Math.max(this.#awaited()?.fromMs ?? Number.POSITIVE_INFINITY, nowMs() + 1);
     const atMs = Math.min(deadlineMs(this.#state, this.#config), lookMs);
-    if (!Number.isFinite(atMs) || this.#closed) return;
-    // What arrived while this process had no core is read first: silence must be the app's, not ours.
-    this.#timer = setTimeout(() => setImmediate(() => this.#tick()), Math.max(0, atMs - nowMs()));
+    this.#timer.set(Number.isFinite(atMs) ? Math.max(1, Math.ceil(atMs * 1000)) : 0);
   }
 
+  /** What arrived while this process had no core was read first: silence must be the app's, not ours. */
   #tick(): void {
     const awaited = this.#awaited();
-    if (awaited !== undefined && nowMs() >= awaited.fromMs && isEnding(awaited.pid)) this.died(awaited.id);
-    else this.happen({ type: 'tick', atMs: nowMs() });
+    if (awaited !== undefined && nowMs() >= awaited.fromMs && isEnding(awaited.pid)) {
+      yieldCore(awaited.pid);
+      this.died(awaited.id);
+    } else this.happen({ type: 'tick', atMs: nowMs() });
   }
 
   /** From whom something is to come: a heartbeat, or an answer. From `fromMs` on it is looked at whether it still can. */
