@@ -194,7 +194,10 @@ export class Coordinator {
 
   #arm(): void {
     if (this.#closed) return;
-    const lookMs = Math.max(this.#awaited()?.fromMs ?? Number.POSITIVE_INFINITY, nowMs() + 1);
+    const lookMs = Math.max(
+      this.#awaited()?.fromMs ?? Number.POSITIVE_INFINITY,
+      nowMs() + AGENT_LIMITS.lookMs,
+    );
     const atMs = Math.min(deadlineMs(this.#state, this.#config), lookMs);
     this.#timer.set(Number.isFinite(atMs) ? Math.max(1, Math.ceil(atMs * 1000)) : 0);
   }

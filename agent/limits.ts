@@ -26,6 +26,8 @@ export const LIMITS = {
   logCharsMax: 1_500,
   /** A device that talks too much loses its oldest words, not its flight. */
   eventsWaitingMax: 1_000,
-  /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at each millisecond. */
-  lateMs: 5,
+  /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at. */
+  lateMs: 4.3,
+  /** Between two such looks. */
+  lookMs: 0.25,
 } as const;

@@ -273,6 +273,7 @@ export class Session {
     try {
       const mirror = this.#mirror ?? (await this.#mirrorSoon());
       for (const holder of Object.values(this.#options.holders)) await holder.rehearse?.();
+      rehearseGrant(this.#rotors?.snapshot?.() ?? {});
       const readiness = await this.#options.warmUp(mirror, warming.signal, shadow ?? null);
       if (
         !Number.isSafeInteger(readiness.cycles) ||
@@ -348,15 +349,35 @@ export class Session {
 
   // ---------------------------------------------------------------- heartbeat
 
+  get #rotors(): { snapshot?(): JsonObject } | undefined {
+    return this.#options.holders.rotors as { snapshot?(): JsonObject } | undefined;
+  }
+
   #snap(): void {
-    const rotors = this.#options.holders.rotors as { snapshot?(): JsonObject } | undefined;
     // One that waits would only be older when it is read.
     if (this.#socket === undefined || this.#socket.queuedBytes > 0) return;
-    const payload = this.#options.snapshot === undefined ? rotors?.snapshot?.() : this.#options.snapshot();
+    const payload =
+      this.#options.snapshot === undefined ? this.#rotors?.snapshot?.() : this.#options.snapshot();
     if (payload === undefined) return;
     this.#send({ type: 'SNAP', epoch: this.#epoch, payload, ...this.#options.health?.() });
   }
 }
+
+/** Reads the line that this app is waiting for, often enough for the reading of it to be compiled. */
+const rehearseGrant = (payload: JsonObject): void => {
+  const signing = { key: Buffer.alloc(32).toString('base64'), linkId: 0, lastTimestamp: 0 };
+  const grant = {
+    type: 'GRANT',
+    fds: ['rotors'],
+    epoch: 0,
+    resource: 'rotors',
+    from: 'snap',
+    payload,
+    signing,
+  };
+  const line = JSON.stringify(grant);
+  for (let i = 0; i < BOUNDS.rehearsedLines; i += 1) parseAgentMessage(line);
+};
 
 /**
  * Joins the device: connects to the agent, takes what it grants, and lets go when it asks. If the agent is not

@@ -61,6 +61,8 @@ export interface SerialLinkOptions {
    * `grant.signing` sign from here on; its `lastTimestamp` is then above all that the prior can have signed.
    */
   resume(payload: RotorsPayload | null, grant: Grant<RotorsPayload>): void;
+  /** Beside {@link SerialLink.rehearse}: run `state` and `resume` often enough to be compiled, on something of your own. */
+  rehearse?(): void;
   /** The tty failed while it was ours. */
   onLost?(error: Error): void;
 }
@@ -217,11 +219,16 @@ export class SerialLink implements Holder<RotorsPayload> {
     const beat = setInterval(() => native.write(master, Buffer.of(0), 0, 1), 1);
     try {
       const payload = { lastWriteUs: 0, link: {}, partial: '', state: {}, stateVersion: 1 };
-      await link.grant({ from: 'release', payload, descriptors: new Map([['rotors', slave]]), epoch: 0 });
-      await link.release(LIMITS.rotorReleaseMsMax);
+      for (let round = 0; round < BOUNDS.rehearsals; round += 1) {
+        const descriptors = new Map([['rotors', native.duplicate(slave)]]);
+        await link.grant({ from: 'release', payload, descriptors, epoch: 0 });
+        await link.release(LIMITS.rotorReleaseMsMax);
+      }
+      this.#options.rehearse?.();
     } finally {
       clearInterval(beat);
       link.drop();
+      native.close(slave);
       native.close(master);
     }
   }
