@@ -70,7 +70,7 @@ const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
 
 type Line = LineSocket<AppMessage>;
-const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'probation', 'committed', 'failsafe'];
+const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'committed', 'failsafe'];
 
 export class Coordinator {
   readonly #options: CoordinatorOptions;
@@ -176,6 +176,7 @@ export class Coordinator {
       }
       // Logs and the hub can wait for the few milliseconds in which something passes.
       if (calm.includes(this.#state.phase)) this.#tellReports();
+      else if (this.#state.phase === 'probation') this.#later(() => this.#tellReports());
     } catch (error) {
       // What could not be carried out leaves the state untrue. The agent ends, the owner flies on, and its start reconciles.
       this.#closed = true;
@@ -186,6 +187,14 @@ export class Coordinator {
       this.#stepping = false;
     }
     this.#arm();
+  }
+
+  /** Not beside the first cycles of who just took the rotors: each core that we use now is one that it, or its tty, waits for. */
+  #later(work: () => void): void {
+    const { epoch } = this.#state;
+    setTimeout(() => {
+      if (!this.#closed && this.#state.phase === 'probation' && this.#state.epoch === epoch) work();
+    }, AGENT_LIMITS.settleMs);
   }
 
   #tellReports(): void {
@@ -232,7 +241,8 @@ export class Coordinator {
         this.#send(effect);
         return;
       case 'mirror':
-        this.#mirror(effect.from, effect.to);
+        if (this.#state.phase === 'probation') this.#later(() => this.#mirror(effect.from, effect.to));
+        else this.#mirror(effect.from, effect.to);
         return;
       case 'lock':
         this.happen({ type: 'lock', taken: lock.take(), atMs: nowMs() });

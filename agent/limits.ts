@@ -26,6 +26,8 @@ export const LIMITS = {
   logCharsMax: 1_500,
   /** A device that talks too much loses its oldest words, not its flight. */
   eventsWaitingMax: 1_000,
+  /** After the rotors have passed: ten cycles that nothing of ours disturbs; far below any probation. */
+  settleMs: 40,
   /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at. */
   lateMs: 4.3,
   /** Between two such looks. */
