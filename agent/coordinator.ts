@@ -176,7 +176,8 @@ export class Coordinator {
       }
       // Logs and the hub can wait for the few milliseconds in which something passes.
       if (calm.includes(this.#state.phase)) this.#tellReports();
-      else if (this.#state.phase === 'probation') this.#later(() => this.#tellReports());
+      else if (this.#state.phase === 'probation')
+        this.#later((isStillSo) => isStillSo && this.#tellReports());
     } catch (error) {
       // What could not be carried out leaves the state untrue. The agent ends, the owner flies on, and its start reconciles.
       this.#closed = true;
@@ -190,10 +191,10 @@ export class Coordinator {
   }
 
   /** Not beside the first cycles of who just took the rotors: each core that we use now is one that it, or its tty, waits for. */
-  #later(work: () => void): void {
+  #later(work: (isStillSo: boolean) => void): void {
     const { epoch } = this.#state;
     setTimeout(() => {
-      if (!this.#closed && this.#state.phase === 'probation' && this.#state.epoch === epoch) work();
+      work(!this.#closed && this.#state.phase === 'probation' && this.#state.epoch === epoch);
     }, AGENT_LIMITS.settleMs);
   }
 
@@ -241,8 +242,7 @@ export class Coordinator {
         this.#send(effect);
         return;
       case 'mirror':
-        if (this.#state.phase === 'probation') this.#later(() => this.#mirror(effect.from, effect.to));
-        else this.#mirror(effect.from, effect.to);
+        this.#mirror(effect.from, effect.to);
         return;
       case 'lock':
         this.happen({ type: 'lock', taken: lock.take(), atMs: nowMs() });
@@ -422,15 +422,19 @@ export class Coordinator {
 
   #mirror(from: AppId, to: AppId): void {
     const source = this.#sockets.get(from);
-    const shadow = this.#sockets.get(to);
-    if (!source || !shadow) return;
+    if (!source || !this.#sockets.has(to)) return;
     const { epoch } = this.#state;
     const [writing, reading] = native.socketPair();
     const snapIntervalMs = LIMITS.watchedSnapIntervalMs;
     source.send({ type: 'SHADOW', epoch, role: 'source', snapIntervalMs }, [{ name: 'mirror', fd: writing }]);
-    shadow.send({ type: 'SHADOW', epoch, role: 'shadow' }, [{ name: 'mirror', fd: reading }]);
     native.close(writing);
-    native.close(reading);
+    const follow = (isStillSo: boolean): void => {
+      const fd = { name: 'mirror', fd: reading };
+      if (isStillSo) this.#sockets.get(to)?.send({ type: 'SHADOW', epoch, role: 'shadow' }, [fd]);
+      native.close(reading);
+    };
+    if (this.#state.phase === 'probation') this.#later(follow);
+    else follow(true);
   }
 
   /** Nobody is left to fly: the controller is told to land, once, by us. */

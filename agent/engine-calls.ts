@@ -24,6 +24,8 @@ export const ENGINE_LIMITS = {
   logFileBytesMax: 1024 * 1024,
   /** CPU period that real-time runtime is a part of; the kernel's default. */
   cpuRtPeriodUs: 1_000_000,
+  /** Of an app's threads without real time; 1,024 is what everything else has. */
+  appCpuShares: 8_192,
 } as const;
 
 export type EngineCode =
@@ -189,6 +191,8 @@ export function creation(spec: ContainerSpec): Docker.ContainerCreateOptions {
         Target: target,
         ReadOnly: readOnly ?? false,
       })),
+      // Where two want a core the app has it: cgroup v1 shares, which the engine turns into v2's weight.
+      CpuShares: ENGINE_LIMITS.appCpuShares,
       RestartPolicy: { Name: 'no' },
       LogConfig: {
         Type: 'json-file',

@@ -70,6 +70,8 @@ async function build(options: BuildOptions): Promise<string> {
       dockerfile: options.dockerfile,
       t: options.tag,
       networkmode: await networkMode(engine),
+      // On a machine where something flies, too, it flies first.
+      cpushares: LIMITS.buildCpuShares,
       rm: true,
       forcerm: true,
       abortSignal: signal,

@@ -16,6 +16,9 @@ export const LIMITS = {
   /** What the hook tells the hub: the refs and where git keeps the new objects. */
   hookBodyBytesMax: 256 * 1024,
 
+  /** Of 1,024, which everything else has. */
+  buildCpuShares: 128,
+
   dockerfileBytesMax: 1024 ** 2,
   contextBytesMax: 4 * 1024 ** 3,
   buildMsMax: 30 * 60_000,

@@ -4,9 +4,9 @@ import { LIMITS } from '#handover/limits.ts';
 export const BOUNDS = {
   /** What a peer that does not read may make us keep: a full set of connections in a few lines, and heartbeats. */
   sendQueueBytesMax: 8 * 1024 * 1024,
-  /** One turn of the event loop on one socket; a control loop may be waiting behind it. */
-  receiveTurnBytesMax: 256 * 1024,
-  receiveChunkBytes: 64 * 1024,
+  /** One turn of the event loop on one socket: a control loop may be waiting behind it, also behind a flood of short lines. */
+  receiveTurnBytesMax: 8 * 1024,
+  receiveChunkBytes: 8 * 1024,
   acceptTurnCountMax: 32,
   /** A device has a handful of apps; more is a fault. */
   connectionsMax: 64,

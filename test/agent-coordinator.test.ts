@@ -20,6 +20,7 @@ const restarted = async (state: State) => {
   const ids: AppId[] = [];
   const fenced: AppId[] = [];
   const outcomes: Outcome[] = [];
+  const reports: string[] = [];
   const heard: Record<AppId, AgentMessage[]> = { v1: [], v2: [] };
   const coordinator = new Coordinator({
     socketPath: `${path}/s`,
@@ -44,7 +45,7 @@ const restarted = async (state: State) => {
     resources: RESOURCES,
     lock: createLock(`${path}/locks`),
     log: createLog('test', 'silent'),
-    onReport: () => undefined,
+    onReport: ({ type }) => reports.push(type),
     onSettle: (outcome) => outcomes.push(outcome),
   });
   cleanUp(() => coordinator.close());
@@ -77,7 +78,7 @@ const restarted = async (state: State) => {
     socket.send({ type: 'HELLO', epoch, v: PROTOCOL_VERSION, app: 'hover', release: id, ...SPEAKS, holds });
   };
   const booting = coordinator.start(new Set(['v1', 'v2']));
-  return { booting, connect, fenced, outcomes, heard };
+  return { booting, connect, fenced, outcomes, heard, reports };
 };
 
 it('while apps connect again no deadline of its former life passes: the prior flies on, the candidate is fenced', async () => {
@@ -107,4 +108,33 @@ it('while apps connect again no deadline of its former life passes: the prior fl
   const granted = heard.v1?.flatMap((message) => (message.type === 'GRANT' ? message.resource : []));
   // The rotors were still with it.
   expect(granted).toEqual(['connections', 'listener', 'camera']);
+});
+
+it('in probation V2 is watched at once, and V1 follows when the first cycles are over', async () => {
+  const state: State = {
+    phase: 'probation',
+    epoch: 9,
+    prior: 'v1',
+    candidate: 'v2',
+    fenced: { prior: false, candidate: false },
+    failure: null,
+    speaks: { prior: SPEAKS, candidate: SPEAKS },
+    policy: { ...policyOf({}), probationMs: 500 },
+    heardMs: 0,
+    loop: null,
+    deadlineMs: 1,
+  };
+  const { booting, connect, fenced, outcomes, heard, reports } = await restarted(state);
+  connect('v1', []);
+  connect('v2', ['rotors']);
+  await booting;
+  const shadows = (id: AppId) => heard[id]?.flatMap((one) => (one.type === 'SHADOW' ? one.role : []));
+  await until('V2 is asked', () => shadows('v2')?.length === 1);
+  expect([shadows('v2'), shadows('v1')]).toEqual([['source'], []]);
+  await until('V1 follows', () => shadows('v1')?.length === 1);
+  expect(shadows('v1')).toEqual(['shadow']);
+  await until('it is committed', () => heard.v2?.some(({ type }) => type === 'COMMIT') === true);
+  expect(fenced).toEqual([]);
+  expect(outcomes).toEqual([]);
+  expect(reports).toContain('handover.committed');
 });

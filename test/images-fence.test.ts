@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Engine, openEngine } from '#agent/engine.ts';
+import { ENGINE_LIMITS } from '#agent/engine-calls.ts';
 import { findCgroup, freeze, isEmpty, isFrozen } from '#agent/engine-cgroup.ts';
 import { type Lab, openLab, until } from '#test/images-lab.ts';
 
@@ -76,6 +77,7 @@ describe('a running container', () => {
     const { Config, HostConfig } = await inspect(id);
     expect(Config.Env).toContain('GREETING=a b=c');
     expect(HostConfig.NetworkMode).toBe('none');
+    expect(HostConfig.CpuShares).toBe(ENGINE_LIMITS.appCpuShares);
     expect(HostConfig.RestartPolicy?.Name).toBe('no');
     const [ours, ...others] = await engine.listOurs(`io.midair.app=${lab.name}`);
     expect(others).toEqual([]);

@@ -84,7 +84,16 @@ export const flyPeer = async (
   const first = await make(false);
   const made = [first];
   try {
-    await first.container.start();
+    // The kernel takes the real-time share of the containers before back only when their control groups are gone.
+    await world.until('the real-time share', () =>
+      first.container.start().then(
+        () => true as const,
+        (error: Error) => {
+          if (error.message.includes('rt_runtime')) return undefined;
+          throw error;
+        },
+      ),
+    );
     await first.up();
     await world.hovering().catch(async (error: Error) => {
       throw new Error(`${error.message}; ${await first.words()}; ${JSON.stringify(await world.sim.state())}`);
