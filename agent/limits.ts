@@ -28,6 +28,8 @@ export const LIMITS = {
   eventsWaitingMax: 1_000,
   /** After the rotors have passed: ten cycles that nothing of ours disturbs; far below any probation. */
   settleMs: 40,
+  /** Of 1,024, which everything else has: for the agent while it patches. */
+  patchingCpuShares: 64,
   /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at. */
   lateMs: 4.3,
   /** Between two such looks. */

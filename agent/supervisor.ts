@@ -16,6 +16,7 @@ import { LIMITS } from '#agent/limits.ts';
 import type { Link } from '#agent/link.ts';
 import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
+import { standingBack } from '#agent/patching.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
@@ -239,7 +240,7 @@ export class Supervisor {
       case 'install':
       case 'start':
         if (this.#isRefused(next.release)) return true;
-        if (next.do === 'install') await this.#install(next.release);
+        if (next.do === 'install') await standingBack(this.#options.log, () => this.#install(next.release));
         else await this.#start(next.release);
         return next.do === 'install';
     }

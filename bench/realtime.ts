@@ -133,7 +133,8 @@ async function watchPull(world: World, release: string): Promise<{ fromUs: numbe
   let fromUs: number | undefined;
   for (const untilMs = performance.now() + 120_000; performance.now() < untilMs; ) {
     const update = (await world.current())?.update;
-    const pulls = update?.status === 'updating' && update.release === release && update.stage === 'pull';
+    const pulls =
+      update?.status === 'updating' && update.release === release && ['fetch', 'pull'].includes(update.stage);
     if (pulls) fromUs ??= nowUs();
     else if (fromUs !== undefined) return { fromUs, toUs: nowUs() };
     await world.pause(POLL_MS);

@@ -41,6 +41,19 @@ export function grantRealTime(): boolean {
   }
 }
 
+/** The daemon unpacks layers: beside what flies it stands back. Its containers are in groups of their own. v1 only. */
+export function standBack(pid: number): void {
+  const group = join(MOUNT, 'cpu', 'midair-engine');
+  try {
+    if (!existsSync(join(MOUNT, 'cpu', 'cpu.shares'))) return;
+    mkdirSync(group, { recursive: true });
+    writeFileSync(join(group, 'cpu.shares'), String(LIMITS.engineCpuShares));
+    writeFileSync(join(group, 'cgroup.procs'), String(pid));
+  } catch {
+    // Not ours to arrange here: then it has the weight of everything else.
+  }
+}
+
 /** Ends what still runs in these containers, frozen or not, and removes their groups. No engine is asked. */
 export async function killContainers(containerIds: string[]): Promise<void> {
   const groups = hierarchies().flatMap((hierarchy) =>

@@ -11,7 +11,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import Docker from 'dockerode';
-import { CGROUP_PARENT, grantRealTime, removeParents } from '#cli/engine-cgroups.ts';
+import { CGROUP_PARENT, grantRealTime, removeParents, standBack } from '#cli/engine-cgroups.ts';
 import { sweepDirectory, sweepEngine } from '#cli/engine-sweep.ts';
 import { LIMITS } from '#cli/limits.ts';
 import { findCommand, stateDirectory } from '#cli/paths.ts';
@@ -273,6 +273,7 @@ async function startDockerd(how: {
   child.once('exit', (code, name) => {
     ended = `ended with ${name ?? `status ${code}`}`;
   });
+  if (child.pid !== undefined) standBack(child.pid);
   child.unref();
   const url = `unix://${socket}`;
   const docker = connect(url);

@@ -12,6 +12,8 @@ export const LIMITS = {
   sweepMsMax: 10_000,
   /** Private engines of one name side by side (two demos at once), each with its own data root. */
   engineSlotsMax: 8,
+  /** Of 1,024, which everything else has: for the private engine's daemon. */
+  engineCpuShares: 64,
   /** Of a second, for all private engines' containers together: leaves a tenth to everything else. */
   realTimeRuntimeUs: 900_000,
   /** A base image's layer that no longer fits this checkout may still serve another one for this long. */
