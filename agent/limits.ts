@@ -34,4 +34,8 @@ export const LIMITS = {
   lateMs: 4.3,
   /** Between two such looks. */
   lookMs: 0.25,
+  /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
+  workersLookMs: 1_000,
+  /** Above the control loop's: a worker that hands it its sample runs for microseconds. */
+  workersFifoPriority: 11,
 } as const;

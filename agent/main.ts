@@ -13,6 +13,7 @@ import { createLock } from '#agent/lock.ts';
 import { createLog } from '#agent/log.ts';
 import { LinkSigning } from '#agent/signing.ts';
 import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
+import { TtyWorkers } from '#agent/tty-workers.ts';
 import { RESOURCES } from '#handover/messages.ts';
 import { initial, type State } from '#handover/state.ts';
 
@@ -112,9 +113,11 @@ export const startAgent = async (
     },
   });
   await supervisor.start();
+  const workers = new TtyWorkers(log);
   return {
     supervisor,
     async close() {
+      workers.close();
       await supervisor.close();
       await link.close();
       await images.close();
