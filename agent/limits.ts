@@ -36,6 +36,6 @@ export const LIMITS = {
   lookMs: 0.25,
   /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
   workersLookMs: 1_000,
-  /** Above the control loop's: a worker that hands it its sample runs for microseconds. */
-  workersFifoPriority: 11,
+  /** Below the control loop’s, above all that is ordinary. */
+  workersFifoPriority: 2,
 } as const;

@@ -46,6 +46,23 @@ export const LIMITS = {
   patchBytesMax: 2 * 1024 * 1024,
   windowsMax: 1_048_576,
 
+  /** Ranges that a moved file is made of: 24 bytes each in the reader. Node's own program of 125 MB takes some 100,000. */
+  rangesMax: 500_000,
+  /** A chunk of the moves section, whole in the reader's memory; the first of a file holds all its ranges. */
+  movesChunkBytesMax: 6 * 1024 * 1024,
+  /** A maker ends a chunk here, or after so many copied bytes. */
+  movesChunkBytes: 1024 * 1024,
+  movesChunkCopiedBytes: 256 * 1024 * 1024,
+  /** Old and new file together: a maker's memory is five times as much. Larger ones are patched in windows. */
+  movesFilesBytesMax: 1024 * 1024 * 1024,
+  /** What a program's headers are looked at for: more is no program that a linker made. */
+  elfHeadersMax: 4_096,
+  elfSegmentsMax: 16,
+  elfAnchorsMax: 32,
+  /** Common parts of frame descriptions that are remembered. */
+  elfFramesMax: 65_536,
+  elfNamesBytesMax: 1024 * 1024,
+
   /** 8 MiB of history in the decoder for each of the two solid streams of a layer. */
   zstdWindowLogMax: 23,
   /** Streams up to this size are compressed in one call, which knows their length and does a little better. */

@@ -1,0 +1,100 @@
+/**
+ * The bytes of a copied range as they are predicted, piece by piece, with each reference in it put right.
+ *
+ * Maker and reader walk the same pieces in the same order; they differ in `fix`: the maker compares the prediction with the new
+ * file and writes down what it missed, the reader reads that.
+ */
+import { readField, targetFor, valueFor, writeField } from '#deltas/moves/fields.ts';
+import type { Prediction } from '#deltas/moves/prediction.ts';
+import { BLOCK_BYTES, KIND, type References, WIDTH } from '#deltas/moves/references.ts';
+
+/**
+ * @param at of the field, in the piece
+ * @returns what the field is to hold
+ */
+export type Fix = (view: DataView, at: number, kind: number, predicted: number) => number;
+
+const PAGE = 4096;
+
+/** Pieces are at most so long, and end where a block of the old file ends: what a piece's references need is one block. */
+export const pieceBytes = (from: number, left: number): number =>
+  Math.min(left, BLOCK_BYTES - (from % BLOCK_BYTES));
+
+/**
+ * Puts right the references of `piece`, a copy of the old file's bytes from `from` on that is to stand at `to` in the new one, as part
+ * of that range.
+ * A reference that the piece holds only a part of stays as it is.
+ */
+export async function predict(
+  piece: Buffer,
+  from: number,
+  to: number,
+  range: number,
+  references: References,
+  prediction: Prediction,
+  fix: Fix,
+): Promise<void> {
+  const found = await references.block(Math.floor(from / BLOCK_BYTES));
+  const { count, offsets, kinds, targets, extras } = found;
+  if (count === 0) return;
+  const view = new DataView(piece.buffer, piece.byteOffset, piece.length);
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((offsets[middle] as number) < from) low = middle + 1;
+    else high = middle;
+  }
+  const end = from + piece.length;
+  for (let index = low; index < count; index += 1) {
+    const offset = offsets[index] as number;
+    const kind = kinds[index] as number;
+    if (offset + (WIDTH[kind] as number) > end) break;
+    const at = offset - from;
+    const address = prediction.address(to + at);
+    const old = targets[index] as number;
+    let extra = extras[index] as number;
+    if (kind === KIND.offset32) extra = prediction.anchor(extra);
+    const isLength = kind === KIND.length32 || kind === KIND.length64;
+    const value_ = isLength
+      ? prediction.length(extra, old)
+      : valueFor(kind, prediction.target(old, range), address, extra);
+    const predicted = cut(kind, value_);
+    const value = fix(view, at, kind, predicted);
+    writeField(view, at, kind, value);
+    if (kind === KIND.relative8) continue;
+    const target =
+      pagedTarget(view, at, kind, value, address, extra, prediction) ??
+      targetFor(kind, value, address, extra);
+    if (target !== undefined) prediction.learn(old, target, value === predicted);
+  }
+}
+
+/** AArch64: an ADRP says the page, what follows the place in it; together they point somewhere. */
+function pagedTarget(
+  view: DataView,
+  at: number,
+  kind: number,
+  value: number,
+  address: number,
+  shift: number,
+  prediction: Prediction,
+): number | undefined {
+  if (kind !== KIND.page21 && kind !== KIND.low12) return undefined;
+  const word = view.getInt32(at, true);
+  if (kind === KIND.page21) {
+    prediction.pages[word & 31] = (Math.floor(address / PAGE) + value) * PAGE;
+    return undefined;
+  }
+  return (prediction.pages[(word >>> 5) & 31] as number) + value * 2 ** shift;
+}
+
+/** As it will be read back from the field. */
+const scratch = new DataView(new ArrayBuffer(8));
+function cut(kind: number, value: number): number {
+  if ((kind === KIND.absolute64 || kind === KIND.length64) && (value < 0 || value >= 2 ** 53)) return 0;
+  scratch.setUint32(0, 0);
+  scratch.setUint32(4, 0);
+  writeField(scratch, 0, kind, value);
+  return readField(scratch, 0, kind);
+}

@@ -1,0 +1,207 @@
+/**
+ * Makes a file from an old one as a maker's ranges, fixes and differences say (docs/delta-format.md §4.5).
+ *
+ * Invariant: nothing of what is read is believed: every range lies within the old file, and all together give exactly the new
+ * file's length, or a DeltaError. Memory: the ranges (24 bytes each, `rangesMax`), one chunk, and a few blocks of the old file.
+ */
+import type { BasisFile } from '#deltas/basis.ts';
+import { ByteReader } from '#deltas/bytes.ts';
+import { DeltaError } from '#deltas/errors.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import { BlockFile } from '#deltas/moves/block-file.ts';
+import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
+import type { Ranges } from '#deltas/moves/covers.ts';
+import { readElf, type Segment } from '#deltas/moves/elf.ts';
+import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
+import { movedAnchors, Prediction } from '#deltas/moves/prediction.ts';
+import { References } from '#deltas/moves/references.ts';
+
+/** Where the chunks and the literal bytes come from, both read front to back. */
+export interface MoveSources {
+  chunk(length: number): Promise<Buffer>;
+  literal(length: number): AsyncIterable<Uint8Array>;
+}
+
+/** @yields the new file, `bytes` in all; a piece is valid until the next is asked for */
+export async function* decodeMoves(
+  file: BasisFile,
+  bytes: number,
+  sources: MoveSources,
+): AsyncGenerator<Uint8Array> {
+  const { segments, moves, ranges } = readPlan(await readChunk(sources), file.size, bytes);
+  const basis = new BlockFile(file);
+  let references: References | undefined;
+  let prediction: Prediction | undefined;
+  if (segments.length > 0) {
+    const elf = await readElf((offset, length) => basis.read(offset, length), file.size);
+    if (elf === undefined)
+      throw new DeltaError('BASIS_MISMATCH', 'a file is to be patched as a program and is none');
+    references = new References(elf, (offset, length) => basis.read(offset, length), file.size);
+    prediction = new Prediction(elf.segments, segments, ranges, movedAnchors(elf, moves));
+  }
+
+  let chunk: DataChunk | undefined;
+  const fix: Fix = (_view, _at, _kind, predicted) => (chunk as DataChunk).fix(predicted);
+  let place = 0;
+  for (let index = 0; index < ranges.count; index += 1) {
+    const to = ranges.news[index] as number;
+    const from = ranges.olds[index] as number;
+    const length = ranges.lengths[index] as number;
+    if (to > place) yield* sources.literal(to - place);
+    for (let done = 0; done < length; ) {
+      if (chunk === undefined || chunk.left === 0) chunk = new DataChunk(await readChunk(sources));
+      const some = Math.min(pieceBytes(from + done, length - done), chunk.left);
+      const piece = Buffer.from(basis.cached(from + done, some) ?? (await basis.read(from + done, some)));
+      if (references !== undefined && prediction !== undefined)
+        await predict(piece, from + done, to + done, index, references, prediction, fix);
+      chunk.differ(piece);
+      yield piece;
+      done += some;
+      if (chunk.left === 0) chunk.finish();
+    }
+    place = to + length;
+  }
+  if (bytes > place) yield* sources.literal(bytes - place);
+}
+
+async function readChunk(sources: MoveSources): Promise<Buffer> {
+  const length = (await sources.chunk(4)).readUInt32LE(0);
+  if (length > LIMITS.movesChunkBytesMax)
+    throw new DeltaError(
+      'TOO_LARGE',
+      `moves: a chunk of ${length} bytes, ${LIMITS.movesChunkBytesMax} are allowed`,
+    );
+  return await sources.chunk(length);
+}
+
+function columnsOf<Name extends string>(
+  names: readonly Name[],
+  reader: ByteReader,
+): Record<Name, ByteReader> {
+  const lengths = names.map(() => reader.integer(LIMITS.movesChunkBytesMax));
+  const columns = Object.fromEntries(
+    names.map((name, at) => [
+      name,
+      new ByteReader(reader.bytes(lengths[at] as number), `moves column ${name}`),
+    ]),
+  ) as Record<Name, ByteReader>;
+  end(reader);
+  return columns;
+}
+
+function end(...readers: ByteReader[]): void {
+  for (const { left } of readers) if (left > 0) throw new DeltaError('CORRUPT', 'moves: bytes left over');
+}
+
+function readPlan(
+  chunk: Buffer,
+  oldBytes: number,
+  newBytes: number,
+): { segments: Segment[]; moves: number[]; ranges: Ranges } {
+  const reader = new ByteReader(chunk, 'moves');
+  const count = reader.integer(LIMITS.rangesMax);
+  const { segments: shape, anchors, gaps, lengths, seeks } = columnsOf(PLAN_COLUMNS, reader);
+  const segments: Segment[] = [];
+  while (shape.left > 0) {
+    const [offset, address, fileBytes, more] = [
+      shape.integer(),
+      shape.integer(),
+      shape.integer(),
+      shape.integer(),
+    ];
+    if (address + fileBytes + more > 2 ** 47 || segments.length === LIMITS.elfSegmentsMax)
+      throw new DeltaError('CORRUPT', 'moves: a segment of no program');
+    segments.push({ offset, address, fileBytes, memoryBytes: fileBytes + more });
+  }
+  const moves: number[] = [];
+  while (anchors.left > 0 && moves.length < LIMITS.elfAnchorsMax) moves.push(anchors.signed());
+  const ranges: Ranges = {
+    count,
+    news: new Float64Array(count),
+    olds: new Float64Array(count),
+    lengths: new Float64Array(count),
+  };
+  let [place, oldEnd] = [0, 0];
+  for (let at = 0; at < count; at += 1) {
+    const [gap, length, seek] = [gaps.integer(newBytes - place), lengths.integer(newBytes), seeks.signed()];
+    const [to, from] = [place + gap, oldEnd + seek];
+    if (length === 0 || length > newBytes - to || from < 0 || length > oldBytes - from)
+      throw new DeltaError('CORRUPT', 'moves: a range outside its file');
+    ranges.news[at] = to;
+    ranges.olds[at] = from;
+    ranges.lengths[at] = length;
+    place = to + length;
+    oldEnd = from + length;
+  }
+  end(anchors, gaps, lengths, seeks);
+  return { segments, moves, ranges };
+}
+
+/** What the prediction missed in the next so many copied bytes. */
+class DataChunk {
+  readonly #columns: Record<(typeof DATA_COLUMNS)[number], ByteReader>;
+  /** Copied bytes that it still speaks of. */
+  left: number;
+  /** References until the next that is wrong, bytes until the next that differ. */
+  #right = Number.POSITIVE_INFINITY;
+  #same = Number.POSITIVE_INFINITY;
+  #run = 0;
+
+  constructor(chunk: Buffer) {
+    const reader = new ByteReader(chunk, 'moves');
+    this.left = reader.integer();
+    if (this.left === 0) throw new DeltaError('CORRUPT', 'moves: a chunk for no bytes');
+    this.#columns = columnsOf(DATA_COLUMNS, reader);
+    this.#nextFix();
+    this.#nextRun();
+  }
+
+  #nextFix(): void {
+    const { skips } = this.#columns;
+    this.#right = skips.left > 0 ? skips.integer() : Number.POSITIVE_INFINITY;
+  }
+
+  #nextRun(): void {
+    const { same, runs } = this.#columns;
+    this.#same = same.left > 0 ? same.integer() : Number.POSITIVE_INFINITY;
+    if (this.#same === Number.POSITIVE_INFINITY) return;
+    this.#run = runs.integer();
+    if (this.#run === 0) throw new DeltaError('CORRUPT', 'moves: a difference of no bytes');
+  }
+
+  fix(predicted: number): number {
+    if (this.#right > 0) {
+      this.#right -= 1;
+      return predicted;
+    }
+    const value = predicted + this.#columns.fixes.signed();
+    this.#nextFix();
+    return value;
+  }
+
+  /** Adds what differs to `piece`, which must be within what is left. */
+  differ(piece: Buffer): void {
+    this.left -= piece.length;
+    for (let at = 0; at < piece.length; ) {
+      if (this.#same >= piece.length - at) {
+        this.#same -= piece.length - at;
+        return;
+      }
+      at += this.#same;
+      this.#same = 0;
+      const some = this.#columns.bytes.bytes(Math.min(this.#run, piece.length - at));
+      for (const [index, more] of some.entries())
+        piece[at + index] = ((piece[at + index] as number) + more) & 0xff;
+      at += some.length;
+      this.#run -= some.length;
+      if (this.#run === 0) this.#nextRun();
+    }
+  }
+
+  /** @throws DeltaError `CORRUPT` when it says more than was used */
+  finish(): void {
+    end(...Object.values(this.#columns));
+    if (this.#right !== Number.POSITIVE_INFINITY || this.#same !== Number.POSITIVE_INFINITY)
+      throw new DeltaError('CORRUPT', 'moves: differences beyond the end');
+  }
+}

@@ -1,0 +1,212 @@
+/**
+ * As much of an ELF file as the prediction of references needs: where its bytes are when it runs, and which are code.
+ *
+ * Invariant: nothing in the file is believed: a file that is not one in every field that is used is not an ELF here, and is
+ * then patched without prediction. Both sides look at the same bytes of the basis and come to the same result.
+ * Source: the System V ABI, "Object Files"; its supplements for x86-64, AArch64 and Arm.
+ */
+import { LIMITS } from '#deltas/limits.ts';
+
+export type Machine = 'x86-64' | 'aarch64' | 'arm';
+
+/** A part of the file that is loaded. */
+export interface Segment {
+  /** In the file. */
+  offset: number;
+  fileBytes: number;
+  address: number;
+  /** At least fileBytes; what is beyond is zero and not in the file. */
+  memoryBytes: number;
+}
+
+/** How the references of a part of the file are written. */
+export type Form =
+  /** Instructions. */
+  | 'code'
+  /** Addresses of 8 (4 on Arm) bytes, aligned. */
+  | 'pointers'
+  /** Elf64_Rela: an address, a kind, an address. */
+  | 'relocations'
+  /** Elf64_Sym: the address is at 8. */
+  | 'symbols'
+  /** Frame descriptions, each with the address of its code relative to itself. */
+  | 'frames'
+  /** .eh_frame_hdr's sorted pairs, relative to its start. */
+  | 'frame-table'
+  /** May hold tables of jumps, each entry relative to its table's start. */
+  | 'constants'
+  /** Addresses of 8 bytes at any place: what debuggers read. */
+  | 'loose-pointers'
+  /** i32 from the start of `.rodata`: Go's types. */
+  | 'go-types'
+  /** Go's function table, .gopclntab. */
+  | 'go-functions';
+
+export interface Part {
+  form: Form;
+  offset: number;
+  bytes: number;
+  /** Of what is not loaded: UNLOADED + its offset, so that it, too, can be pointed to. */
+  address: number;
+  /** Index of the anchor that its offsets count from; -1: none. */
+  anchor: number;
+}
+
+/** Beyond all addresses. */
+export const UNLOADED = 2 ** 48;
+
+export interface Elf {
+  machine: Machine;
+  /** Linked to a fixed address: instructions may then hold addresses of 4 bytes. */
+  fixed: boolean;
+  segments: Segment[];
+  /** By offset, without overlaps. */
+  parts: Part[];
+  /** Addresses that fields count from, by a name that both versions of a program share. */
+  anchors: Map<string, number>;
+}
+
+const MACHINES: Record<number, Machine> = { 62: 'x86-64', 183: 'aarch64', 40: 'arm' };
+const PT_LOAD = 1;
+const SHT_PROGBITS = 1;
+const SHT_SYMTAB = 2;
+const SHT_RELA = 4;
+const SHT_DYNSYM = 11;
+const SHT_INIT_ARRAY = 14;
+const SHT_FINI_ARRAY = 15;
+const SHT_X86_64_UNWIND = 0x70000001;
+const SHF_WRITE = 1;
+const SHF_ALLOC = 2;
+const SHF_EXECINSTR = 4;
+const SHF_COMPRESSED = 0x800;
+
+/** Reads part of a file; fewer bytes only at its end. */
+export type ReadAt = (offset: number, length: number) => Promise<Uint8Array>;
+
+/** @returns undefined when it is none, or one that is not understood */
+export async function readElf(read: ReadAt, size: number): Promise<Elf | undefined> {
+  const view = async (offset: number, length: number): Promise<Buffer | undefined> => {
+    if (!Number.isSafeInteger(offset) || offset < 0 || length > size - offset) return undefined;
+    const bytes = await read(offset, length);
+    return bytes.length === length ? Buffer.from(bytes.buffer, bytes.byteOffset, length) : undefined;
+  };
+  const head = await view(0, 64);
+  if (head === undefined || head.readUInt32BE(0) !== 0x7f454c46 || head[5] !== 1) return undefined;
+  const wide = head[4] === 2;
+  const machine = MACHINES[head.readUInt16LE(18)];
+  const type = head.readUInt16LE(16);
+  if (machine === undefined || wide === (machine === 'arm') || (type !== 2 && type !== 3)) return undefined;
+  const word = (bytes: Buffer, at32: number, at64: number): number =>
+    wide ? Number(bytes.readBigUInt64LE(at64)) : bytes.readUInt32LE(at32);
+
+  const [segmentBytes, segmentCount] = [head.readUInt16LE(wide ? 54 : 42), head.readUInt16LE(wide ? 56 : 44)];
+  const [partBytes, partCount] = [head.readUInt16LE(wide ? 58 : 46), head.readUInt16LE(wide ? 60 : 48)];
+  if (segmentBytes < (wide ? 56 : 32) || (partCount > 0 && partBytes < (wide ? 64 : 40))) return undefined;
+  if (segmentCount > LIMITS.elfHeadersMax || partCount > LIMITS.elfHeadersMax) return undefined;
+  const programs = await view(word(head, 28, 32), segmentBytes * segmentCount);
+  if (programs === undefined) return undefined;
+  const segments: Segment[] = [];
+  for (let at = 0; at < programs.length; at += segmentBytes) {
+    const entry = programs.subarray(at, at + segmentBytes);
+    if (entry.readUInt32LE(0) !== PT_LOAD) continue;
+    const segment = {
+      offset: word(entry, 4, 8),
+      address: word(entry, 8, 16),
+      fileBytes: word(entry, 16, 32),
+      memoryBytes: word(entry, 20, 40),
+    };
+    const { offset, address, fileBytes, memoryBytes } = segment;
+    // Beyond 2^47 lie kernels, whose addresses do not fit a number.
+    if (address + memoryBytes > 2 ** 47 || memoryBytes < fileBytes || offset + fileBytes > size)
+      return undefined;
+    segments.push(segment);
+  }
+  if (segments.length === 0 || segments.length > LIMITS.elfSegmentsMax) return undefined;
+
+  const headers = await view(word(head, 32, 40), partBytes * partCount);
+  const parts: Part[] = [];
+  const anchors = new Map<string, number>();
+  if (headers !== undefined && partCount > 0) {
+    const entries = Array.from({ length: partCount }, (_, at) => {
+      const entry = headers.subarray(at * partBytes, (at + 1) * partBytes);
+      const offset = word(entry, 16, 24);
+      const flags = word(entry, 8, 8);
+      return {
+        nameAt: entry.readUInt32LE(0),
+        type: entry.readUInt32LE(4),
+        flags,
+        address: (flags & SHF_ALLOC) === 0 ? UNLOADED + offset : word(entry, 12, 16),
+        offset,
+        bytes: word(entry, 20, 32),
+        link: entry.readUInt32LE(wide ? 40 : 24),
+      };
+    });
+    const named = entries[head.readUInt16LE(wide ? 62 : 50)];
+    const names =
+      named === undefined
+        ? undefined
+        : await view(named.offset, Math.min(named.bytes, LIMITS.elfNamesBytesMax));
+    const nameOf = (from: number): string => {
+      const end = names?.indexOf(0, from) ?? -1;
+      return names === undefined || end < 0 ? '' : names.toString('latin1', from, end);
+    };
+    const anchor = (name: string, address: number): number => {
+      if (!anchors.has(name) && anchors.size < LIMITS.elfAnchorsMax) anchors.set(name, address);
+      return [...anchors.keys()].indexOf(name);
+    };
+    for (const { nameAt, type, flags, address, offset, bytes, link } of entries) {
+      const name = nameOf(nameAt);
+      if (name === '.text' || name === '.rodata') anchor(name, address);
+      const form = formOf(name, type, flags);
+      if (form === undefined || bytes === 0 || !(bytes <= size - offset)) continue;
+      // Tables of 32 bits are of another shape.
+      if (!wide && (form === 'relocations' || form === 'symbols' || form === 'go-functions')) continue;
+      const part: Part = { form, offset, bytes, address, anchor: -1 };
+      const strings = entries[link];
+      if (form === 'symbols' && strings !== undefined)
+        part.anchor = anchor(`strings of ${name}`, UNLOADED + strings.offset);
+      if (form === 'frame-table') part.anchor = anchor(name, address);
+      if (form === 'go-types') part.anchor = anchor('.rodata', addressNamed(entries, nameOf, '.rodata'));
+      if (form === 'go-functions') part.anchor = anchor(name, UNLOADED + offset);
+      parts.push(part);
+    }
+  }
+  parts.sort((a, b) => a.offset - b.offset);
+  const apart = parts.filter(({ offset }, at) => {
+    const before = parts[at - 1];
+    return before === undefined || before.offset + before.bytes <= offset;
+  });
+  return { machine, fixed: type === 2, segments, parts: apart, anchors };
+}
+
+function addressNamed(
+  entries: { nameAt: number; address: number }[],
+  nameOf: (at: number) => string,
+  name: string,
+): number {
+  return entries.find(({ nameAt }) => nameOf(nameAt) === name)?.address ?? 0;
+}
+
+function formOf(name: string, type: number, flags: number): Form | undefined {
+  if (type === SHT_SYMTAB || type === SHT_DYNSYM) return 'symbols';
+  if (type === SHT_RELA) return 'relocations';
+  if (name === '.eh_frame') return 'frames';
+  if (name === '.eh_frame_hdr') return 'frame-table';
+  if (name === '.gopclntab') return 'go-functions';
+  if (name === '.typelink') return 'go-types';
+  if (type === SHT_INIT_ARRAY || type === SHT_FINI_ARRAY) return 'pointers';
+  if (type !== SHT_PROGBITS && type !== SHT_X86_64_UNWIND) return undefined;
+  if ((flags & SHF_ALLOC) === 0)
+    return name.startsWith('.debug_') && (flags & SHF_COMPRESSED) === 0 ? 'loose-pointers' : undefined;
+  if ((flags & SHF_EXECINSTR) !== 0) return 'code';
+  if ((flags & SHF_WRITE) !== 0) return 'pointers';
+  return name === '.gcc_except_table' ? undefined : 'constants';
+}
+
+/** Address of a byte of the file; undefined where it is not loaded. */
+export function addressOf(segments: readonly Segment[], offset: number): number | undefined {
+  for (const one of segments) {
+    if (offset >= one.offset && offset < one.offset + one.fileBytes) return one.address + offset - one.offset;
+  }
+  return undefined;
+}

@@ -1,0 +1,231 @@
+/**
+ * Says how a new file is made from an old one: ranges to copy, what the prediction of their references missed, what else
+ * differs, and the bytes that no range has.
+ *
+ * Memory: both files, a masked copy of each, and the seeds (covers.ts): about five times their length.
+ */
+import { ByteWriter } from '#deltas/bytes.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
+import { findRanges, type Ranges } from '#deltas/moves/covers.ts';
+import { type Elf, type ReadAt, readElf, type Segment } from '#deltas/moves/elf.ts';
+import { readField } from '#deltas/moves/fields.ts';
+import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
+import { masked } from '#deltas/moves/masks.ts';
+import { movedAnchors, Prediction } from '#deltas/moves/prediction.ts';
+import { References } from '#deltas/moves/references.ts';
+
+export interface EncodedMoves {
+  /** What a reader takes from the section, in order, each with its length before it. */
+  chunks: Buffer[];
+  /** Bytes of the new file that no range has, in order. */
+  literals: Uint8Array[];
+  copiedBytes: number;
+  ranges: number;
+  /** References in what was copied, and how many of them were predicted wrongly. */
+  references: { count: number; wrong: number };
+}
+
+/** A correction larger than this says that there is no reference: the bytes are told as they differ. */
+const FIX_MAX = 2 ** 40;
+/** A few bytes that agree between two that differ cost less as zeros than as a new run. */
+const SAME_BYTES_MIN = 3;
+
+const readerOf =
+  (bytes: Uint8Array): ReadAt =>
+  async (offset, length) =>
+    bytes.subarray(offset, offset + length);
+
+/** Both as programs, if they are of one kind. */
+async function programs(old: Uint8Array, young: Uint8Array): Promise<{ old: Elf; young: Elf } | undefined> {
+  const [a, b] = [await readElf(readerOf(old), old.length), await readElf(readerOf(young), young.length)];
+  return a !== undefined && b !== undefined && a.machine === b.machine ? { old: a, young: b } : undefined;
+}
+
+/** @returns undefined when there are more ranges than a reader takes */
+export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<EncodedMoves | undefined> {
+  const elf = await programs(old, young);
+  let ranges: Ranges;
+  let references: References | undefined;
+  let prediction: Prediction | undefined;
+  const segments: Segment[] = elf?.young.segments ?? [];
+  let moves: number[] = [];
+  if (elf === undefined) {
+    ranges = findRanges(old, young);
+  } else {
+    references = new References(elf.old, readerOf(old), old.length);
+    const theirs = new References(elf.young, readerOf(young), young.length);
+    ranges = findRanges(await masked(old, references), await masked(young, theirs));
+    moves = anchorMoves(elf.old, elf.young);
+    prediction = new Prediction(elf.old.segments, segments, ranges, movedAnchors(elf.old, moves));
+  }
+  if (ranges.count > LIMITS.rangesMax) return undefined;
+
+  const plan = writePlan(segments, moves, ranges);
+  if (plan.length > LIMITS.movesChunkBytesMax) return undefined;
+  const chunks = [plan];
+  const literals: Uint8Array[] = [];
+  const data = new DataWriter();
+  const view = new DataView(young.buffer, young.byteOffset, young.length);
+  const count = { count: 0, wrong: 0 };
+  let pieceAt = 0;
+  const fix: Fix = (_view, at, kind, predicted) => {
+    const value = readField(view, pieceAt + at, kind);
+    const miss = value - predicted;
+    count.count += 1;
+    if (miss === 0 || Math.abs(miss) > FIX_MAX) return data.right(predicted);
+    count.wrong += 1;
+    data.wrong(miss);
+    return value;
+  };
+  let place = 0;
+  let copiedBytes = 0;
+  for (let index = 0; index < ranges.count; index += 1) {
+    const to = ranges.news[index] as number;
+    const from = ranges.olds[index] as number;
+    const length = ranges.lengths[index] as number;
+    if (to > place) literals.push(young.subarray(place, to));
+    for (let done = 0; done < length; ) {
+      const some = Math.min(
+        pieceBytes(from + done, length - done),
+        LIMITS.movesChunkCopiedBytes - data.copied,
+      );
+      const piece = Buffer.from(old.subarray(from + done, from + done + some));
+      pieceAt = to + done;
+      if (references !== undefined && prediction !== undefined)
+        await predict(piece, from + done, pieceAt, index, references, prediction, fix);
+      data.differ(piece, young.subarray(pieceAt, pieceAt + some));
+      done += some;
+      if (data.full) chunks.push(data.take());
+    }
+    place = to + length;
+    copiedBytes += length;
+  }
+  if (data.copied > 0) chunks.push(data.take());
+  if (young.length > place) literals.push(young.subarray(place));
+  return {
+    chunks: chunks.flatMap(withLength),
+    literals,
+    copiedBytes,
+    ranges: ranges.count,
+    references: count,
+  };
+}
+
+function withLength(chunk: Buffer): Buffer[] {
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(chunk.length);
+  return [length, chunk];
+}
+
+const writers = <Name extends string>(names: readonly Name[]): Record<Name, ByteWriter> =>
+  Object.fromEntries(names.map((name) => [name, new ByteWriter()])) as Record<Name, ByteWriter>;
+
+/** The first integer, the columns' lengths, the columns. */
+function join<Name extends string>(
+  first: number,
+  names: readonly Name[],
+  columns: Record<Name, ByteWriter>,
+): Buffer {
+  const all = new ByteWriter();
+  all.integer(first);
+  for (const name of names) all.integer(columns[name].length);
+  for (const name of names) all.bytes(columns[name].finish());
+  return all.finish();
+}
+
+/** How far each anchor of the old program is from that of the new one. */
+function anchorMoves(old: Elf, young: Elf): number[] {
+  return [...old.anchors].map(([name, address]) => (young.anchors.get(name) ?? address) - address);
+}
+
+function writePlan(segments: readonly Segment[], moves: readonly number[], ranges: Ranges): Buffer {
+  const columns = writers(PLAN_COLUMNS);
+  for (const { offset, address, fileBytes, memoryBytes } of segments) {
+    for (const value of [offset, address, fileBytes, memoryBytes - fileBytes])
+      columns.segments.integer(value);
+  }
+  for (const move of moves) columns.anchors.signed(move);
+  let [place, oldEnd] = [0, 0];
+  for (let at = 0; at < ranges.count; at += 1) {
+    const [to, from, length] = [ranges.news[at], ranges.olds[at], ranges.lengths[at]] as [
+      number,
+      number,
+      number,
+    ];
+    columns.gaps.integer(to - place);
+    columns.lengths.integer(length);
+    columns.seeks.signed(from - oldEnd);
+    place = to + length;
+    oldEnd = from + length;
+  }
+  return join(ranges.count, PLAN_COLUMNS, columns);
+}
+
+/** One chunk after the other of what the prediction missed. */
+class DataWriter {
+  #columns = writers(DATA_COLUMNS);
+  copied = 0;
+  #right = 0;
+  /** Bytes that agreed before the run, and since its last byte that did not. */
+  #same = 0;
+  #since = 0;
+  #run: number[] = [];
+
+  get full(): boolean {
+    const { fixes, bytes } = this.#columns;
+    return (
+      this.copied >= LIMITS.movesChunkCopiedBytes || fixes.length + bytes.length >= LIMITS.movesChunkBytes
+    );
+  }
+
+  right(predicted: number): number {
+    this.#right += 1;
+    return predicted;
+  }
+
+  wrong(miss: number): void {
+    this.#columns.skips.integer(this.#right);
+    this.#columns.fixes.signed(miss);
+    this.#right = 0;
+  }
+
+  differ(predicted: Uint8Array, actual: Uint8Array): void {
+    this.copied += actual.length;
+    for (let at = 0; at < actual.length; at += 1) {
+      const differs = ((actual[at] as number) - (predicted[at] as number)) & 0xff;
+      if (differs === 0) {
+        this.#since += 1;
+        continue;
+      }
+      if (this.#since >= SAME_BYTES_MIN || this.#run.length === 0) {
+        this.#endRun();
+        this.#same += this.#since;
+      } else {
+        for (let more = this.#since; more > 0; more -= 1) this.#run.push(0);
+      }
+      this.#since = 0;
+      this.#run.push(differs);
+    }
+  }
+
+  #endRun(): void {
+    if (this.#run.length === 0) return;
+    this.#columns.same.integer(this.#same);
+    this.#columns.runs.integer(this.#run.length);
+    this.#columns.bytes.bytes(Uint8Array.from(this.#run));
+    this.#run = [];
+    this.#same = 0;
+  }
+
+  take(): Buffer {
+    this.#endRun();
+    const chunk = join(this.copied, DATA_COLUMNS, this.#columns);
+    this.#columns = writers(DATA_COLUMNS);
+    this.copied = 0;
+    this.#right = 0;
+    this.#same = 0;
+    this.#since = 0;
+    return chunk;
+  }
+}

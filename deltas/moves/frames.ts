@@ -1,0 +1,91 @@
+/**
+ * References in `.eh_frame`: of each description, where its code is, how long that is, which common part it shares and where
+ * its table of handlers is.
+ * Source: the Linux Standard Base, "Exception Frames".
+ *
+ * Invariant: the index is made by one pass over the section, so that any block can be looked at alone.
+ */
+import { LIMITS } from '#deltas/limits.ts';
+import type { Part, ReadAt } from '#deltas/moves/elf.ts';
+import { BLOCK_BYTES, type Finds, KIND, type Stretch } from '#deltas/moves/references.ts';
+
+/** A pointer of 4 signed bytes, from the field itself: what compilers write on all machines here. */
+const SELF_32 = 0x1b;
+
+export class FrameIndex {
+  /** First record that begins in each block of the file, by the block's number. */
+  readonly first = new Map<number, number>();
+  /** Common parts, by their place in the file, whose descriptions have a table of handlers. */
+  readonly handled = new Set<number>();
+
+  static async of(part: Part, read: ReadAt): Promise<FrameIndex> {
+    const index = new FrameIndex();
+    const end = part.offset + part.bytes;
+    let window: Buffer = Buffer.alloc(0);
+    let from = part.offset;
+    for (let at = part.offset; at + 8 <= end; ) {
+      if (at - from + 64 > window.length && from + window.length < end) {
+        const some = await read(at, Math.min(BLOCK_BYTES, end - at));
+        window = Buffer.from(some.buffer, some.byteOffset, some.length);
+        from = at;
+        if (window.length < 8) break;
+      }
+      const place = at - from;
+      const length = window.readUInt32LE(place);
+      const block = Math.floor(at / BLOCK_BYTES);
+      if (!index.first.has(block)) index.first.set(block, at);
+      // 64-bit descriptions are not written by any linker; zero ends the section.
+      if (length === 0 || length === 0xffffffff || length > end - at - 4) break;
+      if (window.readUInt32LE(place + 4) === 0 && hasHandlers(window.subarray(place, place + 4 + length)))
+        if (index.handled.size < LIMITS.elfFramesMax) index.handled.add(at);
+      at += 4 + length;
+    }
+    return index;
+  }
+}
+
+/** Whether a common part says `L` with a pointer of that form. */
+function hasHandlers(record: Buffer): boolean {
+  const end = record.indexOf(0, 9);
+  if (record[9] !== 0x7a || end < 0) return false;
+  const letters = record.toString('latin1', 10, end);
+  let at = end + 1;
+  // Code alignment, data alignment, return register, length: LEB128.
+  for (let count = 0; count < 4; count += 1) {
+    while (((record[at] ?? 0) & 0x80) !== 0) at += 1;
+    at += 1;
+  }
+  for (const letter of letters) {
+    if (letter === 'L') return record[at] === SELF_32;
+    if (letter === 'R') at += 1;
+    else if (letter === 'P') at += (record[at] ?? 0) === 0 ? 9 : 5;
+    else if (letter !== 'S' && letter !== 'B') return false;
+  }
+  return false;
+}
+
+export function sweepFrames(finds: Finds, stretch: Stretch, index: FrameIndex): void {
+  const { bytes, from, start, end, base } = stretch;
+  const first = index.first.get(Math.floor(start / BLOCK_BYTES));
+  if (first === undefined) return;
+  // A description that crosses into the next block is told of there only in part: fields that lie whole in this one.
+  for (let at = first; at + 20 <= end; ) {
+    const place = at - from;
+    const length = bytes.readUInt32LE(place);
+    if (length === 0 || length === 0xffffffff) return;
+    const id = bytes.readUInt32LE(place + 4);
+    if (id !== 0 && length >= 13) {
+      const common = at + 4 - id;
+      finds.add(at + 4, KIND.backward32, base + common, 0);
+      const code = base + at + 8 + bytes.readInt32LE(place + 8);
+      finds.add(at + 8, KIND.self32, code, 0);
+      const codeBytes = bytes.readUInt32LE(place + 12);
+      if (codeBytes > 0) finds.add(at + 12, KIND.length32, code + codeBytes - 1, code);
+      if (index.handled.has(common) && bytes[place + 16] === 4 && at + 21 <= end) {
+        const handlers = bytes.readInt32LE(place + 17);
+        if (handlers !== 0) finds.add(at + 17, KIND.self32, base + at + 17 + handlers, 0);
+      }
+    }
+    at += 4 + length;
+  }
+}

@@ -1,0 +1,180 @@
+/**
+ * Where what an old file's reference points to is in the new file: by the ranges that were copied, and by what references
+ * that came before turned out to be.
+ *
+ * Invariant: the answer depends only on the old file, the ranges, the new file's segments and the `learn`s before, in their order.
+ */
+
+import type { Ranges } from '#deltas/moves/covers.ts';
+import { type Elf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
+import { Owners } from '#deltas/moves/owners.ts';
+
+/** Targets that are remembered exactly; a later one takes the place of an earlier one with the same slot. */
+const EXACT_BITS = 18;
+/** As often as a remembered target was right, it may be wrong before it is forgotten. */
+const SURE_MAX = 3;
+/** Ranges before and behind a reference's own. */
+const BESIDE = 6;
+/** Neighbourhoods whose last move is remembered, of so many bytes. */
+const NEAR_BITS = 14;
+const NEAR_SHIFT = 8;
+/** A function that grew by more is taken for another. */
+const LONGER_MAX = 4096;
+
+export class Prediction {
+  readonly #olds: readonly Segment[];
+  readonly #news: readonly Segment[];
+  readonly #ranges: Ranges;
+  readonly #owners: Owners;
+  readonly #exactKeys = new Float64Array(2 ** EXACT_BITS).fill(-1);
+  readonly #exactMoves = new Float64Array(2 ** EXACT_BITS);
+  readonly #exactSure = new Uint8Array(2 ** EXACT_BITS);
+  readonly #nearKeys = new Float64Array(2 ** NEAR_BITS).fill(-1);
+  readonly #nearMoves = new Float64Array(2 ** NEAR_BITS);
+  #segment: Segment | undefined;
+  #newSegment: Segment | undefined;
+
+  /** By an anchor's old address. */
+  readonly #anchors: ReadonlyMap<number, number>;
+  /** AArch64: the page that each register was last set to in the new file. */
+  readonly pages = new Float64Array(32);
+
+  /** @param anchors new address by old one */
+  constructor(
+    olds: readonly Segment[],
+    news: readonly Segment[],
+    ranges: Ranges,
+    anchors: ReadonlyMap<number, number>,
+  ) {
+    this.#anchors = anchors;
+    this.#olds = olds;
+    this.#news = news;
+    this.#ranges = ranges;
+    this.#owners = new Owners(ranges);
+  }
+
+  anchor(old: number): number {
+    return this.#anchors.get(old) ?? old;
+  }
+
+  /** Address of a byte of the new file. */
+  address(offset: number): number {
+    const last = this.#newSegment;
+    if (last !== undefined && offset >= last.offset && offset < last.offset + last.fileBytes)
+      return last.address + offset - last.offset;
+    for (const one of this.#news) {
+      if (offset < one.offset || offset >= one.offset + one.fileBytes) continue;
+      this.#newSegment = one;
+      return one.address + offset - one.offset;
+    }
+    return UNLOADED + offset;
+  }
+
+  /**
+   * The new address of what was at the old one.
+   * @param range that the reference itself is in: what is near it in the old file mostly is in the new one, too
+   */
+  target(old: number, range: number): number {
+    const offset = this.#offset(old);
+    const slot = slotOf(old, EXACT_BITS);
+    const known = this.#exactKeys[slot] === old;
+    if (known && (this.#exactSure[slot] as number) > 0) return old + (this.#exactMoves[slot] as number);
+    if (offset !== undefined) {
+      const local = this.#beside(offset, range);
+      if (local !== undefined) return old >= UNLOADED ? UNLOADED + local : this.address(local);
+      const ranged = this.#ranged(offset, false);
+      if (ranged !== undefined) return old >= UNLOADED ? UNLOADED + ranged : this.address(ranged);
+    }
+    if (known) return old + (this.#exactMoves[slot] as number);
+    const near = Math.floor(old / 2 ** NEAR_SHIFT);
+    const nearSlot = slotOf(near, NEAR_BITS);
+    if (this.#nearKeys[nearSlot] === near) return old + (this.#nearMoves[nearSlot] as number);
+    const beyond = offset === undefined ? undefined : this.#ranged(offset, true);
+    if (beyond === undefined) return old;
+    return old >= UNLOADED ? UNLOADED + beyond : this.address(beyond);
+  }
+
+  /** A reference to `old` turned out to point to `young`; the prediction was `right` or not. */
+  learn(old: number, young: number, right: boolean): void {
+    const move = young - old;
+    const slot = slotOf(old, EXACT_BITS);
+    if (this.#exactKeys[slot] === old) {
+      const sure = this.#exactSure[slot] as number;
+      if (this.#exactMoves[slot] === move) this.#exactSure[slot] = Math.min(sure + 1, SURE_MAX);
+      else if (sure > 0) this.#exactSure[slot] = sure - 1;
+      else this.#exactMoves[slot] = move;
+    } else if (!right) {
+      this.#exactKeys[slot] = old;
+      this.#exactMoves[slot] = move;
+      this.#exactSure[slot] = 0;
+    }
+    const near = Math.floor(old / 2 ** NEAR_SHIFT);
+    const nearSlot = slotOf(near, NEAR_BITS);
+    this.#nearKeys[nearSlot] = near;
+    this.#nearMoves[nearSlot] = move;
+  }
+
+  /** In the file; beyond its part of the file for what is not in it. */
+  #offset(old: number): number | undefined {
+    if (old >= UNLOADED) return old - UNLOADED;
+    let segment = this.#segment;
+    if (segment === undefined || old < segment.address || old >= segment.address + segment.memoryBytes) {
+      segment = this.#olds.find((one) => old >= one.address && old < one.address + one.memoryBytes);
+      this.#segment = segment;
+    }
+    if (segment === undefined) return undefined;
+    const into = old - segment.address;
+    return into < segment.fileBytes ? segment.offset + into : undefined;
+  }
+
+  #beside(offset: number, range: number): number | undefined {
+    const { count, news, olds, lengths } = this.#ranges;
+    for (let step = 0; step <= 2 * BESIDE; step += 1) {
+      const at = range + ((step & 1) === 0 ? step >> 1 : -((step + 1) >> 1));
+      if (at < 0 || at >= count) continue;
+      const into = offset - (olds[at] as number);
+      if (into >= 0 && into < (lengths[at] as number)) return (news[at] as number) + into;
+    }
+    return undefined;
+  }
+
+  /** @param outside take the range before it, when it is in none */
+  #ranged(offset: number, outside: boolean): number | undefined {
+    const { news, olds, lengths } = this.#ranges;
+    let owner = this.#owners.of(offset);
+    if (owner < 0) {
+      if (!outside) return undefined;
+      // In none: what is nearest to it has moved as far.
+      const [before, behind] = this.#owners.around(offset);
+      if (before < 0 && behind < 0) return undefined;
+      const since = before < 0 ? Infinity : offset - (olds[before] as number) - (lengths[before] as number);
+      const until = behind < 0 ? Infinity : (olds[behind] as number) - offset;
+      owner = since <= until ? before : behind;
+    }
+    return (news[owner] as number) + offset - (olds[owner] as number);
+  }
+
+  /** New length of what was at `first` to `last` of the old program. */
+  length(first: number, last: number): number {
+    const old = last + 1 - first;
+    const [from, to] = [this.#offset(first), this.#offset(last)];
+    if (from === undefined || to === undefined) return old;
+    const owner = this.#owners.of(from);
+    const end = owner < 0 ? undefined : this.#beside(to, owner);
+    if (end === undefined) return old;
+    const length =
+      end + 1 - ((this.#ranges.news[owner] as number) + from - (this.#ranges.olds[owner] as number));
+    return length > 0 && length < 2 * old + LONGER_MAX ? length : old;
+  }
+}
+
+function slotOf(key: number, bits: number): number {
+  const low = key | 0;
+  const mixed = Math.imul(low ^ Math.floor(key / 2 ** 32), 0x9e3779b1);
+  return ((mixed ^ (mixed >>> 15)) >>> 0) & (2 ** bits - 1);
+}
+
+/** @param moves of the old program's anchors, in their order */
+export function movedAnchors(old: Elf, moves: readonly number[]): Map<number, number> {
+  return new Map([...old.anchors.values()].map((address, at) => [address, address + (moves[at] ?? 0)]));
+}

@@ -1,0 +1,292 @@
+/**
+ * The references in a stretch of a file: where each is, how it is written and what it points to.
+ *
+ * Invariant: what is found in a block depends on the file's bytes alone, never on what was asked before; so maker and reader
+ * find the same. A false find costs bytes in the delta, never correctness. Memory is a few blocks.
+ */
+import { sweepAarch64, sweepArm } from '#deltas/moves/aarch64.ts';
+import { type Elf, type Part, type ReadAt, UNLOADED } from '#deltas/moves/elf.ts';
+import { FrameIndex, sweepFrames } from '#deltas/moves/frames.ts';
+import { GoFunctions } from '#deltas/moves/go-functions.ts';
+import { sweepX86 } from '#deltas/moves/x86-sweep.ts';
+
+/** How a reference is written; numbers index the tables of `fields.ts`. */
+export const KIND = {
+  /** i32, from the end of an x86 instruction: 4 to 8 bytes behind the field's start. */
+  relative32: 0,
+  relative8: 1,
+  /** u32 address. */
+  absolute32: 2,
+  /** u64 address. */
+  absolute64: 3,
+  /** 32 bits from an anchor: a table's start. */
+  offset32: 4,
+  /** AArch64: 26 bits of words. */
+  branch26: 5,
+  branch19: 6,
+  branch14: 7,
+  /** ADRP: 21 bits of pages. */
+  page21: 8,
+  /** ADR. */
+  near21: 9,
+  /** ADD's and LDR's 12 bits of what an ADRP began. */
+  low12: 10,
+  /** Arm: 24 bits of words, from two instructions on. */
+  branch24: 11,
+  /** i32 from the field itself. */
+  self32: 12,
+  /** u32 from what it points to up to the field. */
+  backward32: 13,
+  /** How long something is; it points to its last byte. */
+  length32: 14,
+  length64: 15,
+} as const;
+export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8];
+
+/** References of one block, by rising offset. */
+export interface Found {
+  count: number;
+  /** Of the field, in the file. */
+  offsets: Float64Array;
+  kinds: Uint8Array;
+  /** Address that it points to. */
+  targets: Float64Array;
+  /** By kind: bytes from the field to where it counts from; the anchor's address; the log of its unit; where what is long begins. */
+  extras: Float64Array;
+}
+
+/** Collects references of one block, in any order. */
+export class Finds {
+  #count = 0;
+  #offsets = new Float64Array(1024);
+  #kinds = new Uint8Array(1024);
+  #targets = new Float64Array(1024);
+  #extras = new Float64Array(1024);
+  #sorted = true;
+
+  add(offset: number, kind: number, target: number, extra: number): void {
+    if (this.#count === this.#kinds.length) {
+      const more = <T extends Float64Array | Uint8Array>(old: T, made: T): T => {
+        made.set(old);
+        return made;
+      };
+      const size = 2 * this.#count;
+      this.#offsets = more(this.#offsets, new Float64Array(size));
+      this.#kinds = more(this.#kinds, new Uint8Array(size));
+      this.#targets = more(this.#targets, new Float64Array(size));
+      this.#extras = more(this.#extras, new Float64Array(size));
+    }
+    const at = this.#count++;
+    if (at > 0 && offset < (this.#offsets[at - 1] as number)) this.#sorted = false;
+    this.#offsets[at] = offset;
+    this.#kinds[at] = kind;
+    this.#targets[at] = target;
+    this.#extras[at] = extra;
+  }
+
+  /** By offset; of two that overlap, the first. */
+  take(): Found {
+    let order: Uint32Array | undefined;
+    if (!this.#sorted) {
+      order = new Uint32Array(this.#count).map((_, at) => at);
+      order.sort((a, b) => (this.#offsets[a] as number) - (this.#offsets[b] as number) || a - b);
+    }
+    const found: Found = {
+      count: 0,
+      offsets: new Float64Array(this.#count),
+      kinds: new Uint8Array(this.#count),
+      targets: new Float64Array(this.#count),
+      extras: new Float64Array(this.#count),
+    };
+    let free = 0;
+    for (let place = 0; place < this.#count; place += 1) {
+      const at = order === undefined ? place : (order[place] as number);
+      const offset = this.#offsets[at] as number;
+      const kind = this.#kinds[at] as number;
+      if (offset < free) continue;
+      free = offset + (WIDTH[kind] as number);
+      const to = found.count++;
+      found.offsets[to] = offset;
+      found.kinds[to] = kind;
+      found.targets[to] = this.#targets[at] as number;
+      found.extras[to] = this.#extras[at] as number;
+    }
+    return found;
+  }
+}
+
+export const BLOCK_BYTES = 64 * 1024;
+/** A sweep of x86 begins so far before its block, to be in step when it gets there; and sees so far beyond its end. */
+export const LEAD_BYTES = 64;
+export const TAIL_BYTES = 16;
+const BLOCKS_MAX = 48;
+
+/** Where a stretch of a part's bytes is. */
+export interface Stretch {
+  /** The bytes from `from` on, some before and behind `start` to `end`. */
+  bytes: Buffer;
+  from: number;
+  start: number;
+  end: number;
+  /** Address of file offset 0, as this part is loaded. */
+  base: number;
+  part: Part;
+}
+
+export class References {
+  readonly elf: Elf;
+  readonly #read: ReadAt;
+  readonly #size: number;
+  readonly #blocks = new Map<number, Found>();
+  readonly #low: number;
+  readonly #high: number;
+  readonly #anchors: readonly number[];
+  #frames: FrameIndex | undefined;
+  #functions: GoFunctions | undefined;
+
+  constructor(elf: Elf, read: ReadAt, size: number) {
+    this.elf = elf;
+    this.#read = read;
+    this.#size = size;
+    this.#anchors = [...elf.anchors.values()];
+    this.#low = Math.max(1, Math.min(...elf.segments.map(({ address }) => address)));
+    this.#high = Math.max(...elf.segments.map(({ address, memoryBytes }) => address + memoryBytes));
+  }
+
+  /** Whether something of the program is there. */
+  readonly holds = (address: number): boolean => address >= this.#low && address < this.#high;
+
+  /** Of the block with that number, of BLOCK_BYTES. */
+  async block(number: number): Promise<Found> {
+    const known = this.#blocks.get(number);
+    if (known !== undefined) return known;
+    const start = number * BLOCK_BYTES;
+    const end = Math.min(start + BLOCK_BYTES, this.#size);
+    const finds = new Finds();
+    const parts = this.elf.parts.filter(({ offset, bytes }) => offset < end && offset + bytes > start);
+    if (parts.length > 0) {
+      const from = Math.max(0, start - LEAD_BYTES);
+      // A copy: others may share what was read.
+      const read = await this.#read(from, Math.min(end + TAIL_BYTES, this.#size) - from);
+      const bytes = Buffer.alloc(end + TAIL_BYTES - from);
+      bytes.set(read);
+      for (const part of parts) {
+        await this.#sweep(finds, {
+          bytes,
+          from,
+          start: Math.max(start, part.offset),
+          end: Math.min(end, part.offset + part.bytes),
+          base: part.address - part.offset,
+          part,
+        });
+      }
+    }
+    const found = finds.take();
+    if (this.#blocks.size >= BLOCKS_MAX) this.#blocks.delete(this.#blocks.keys().next().value as number);
+    this.#blocks.set(number, found);
+    return found;
+  }
+
+  async #sweep(finds: Finds, stretch: Stretch): Promise<void> {
+    const { machine, fixed } = this.elf;
+    const { part } = stretch;
+    const anchor = this.#anchors[part.anchor] ?? 0;
+    switch (part.form) {
+      case 'code':
+        if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
+        else if (machine === 'aarch64') sweepAarch64(finds, stretch, this.holds);
+        else sweepArm(finds, stretch, this.holds);
+        return;
+      case 'pointers':
+      case 'constants':
+        this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8, 0);
+        return;
+      case 'relocations':
+        this.#pointers(finds, stretch, 24, 0, 16);
+        return;
+      case 'symbols':
+        this.#symbols(finds, stretch, anchor);
+        return;
+      case 'frames':
+        this.#frames ??= await FrameIndex.of(part, this.#read);
+        sweepFrames(finds, stretch, this.#frames);
+        return;
+      case 'frame-table':
+        this.#offsets(finds, stretch, anchor, 12);
+        return;
+      case 'go-types':
+        this.#offsets(finds, stretch, anchor, 0);
+        return;
+      case 'loose-pointers':
+        this.#loose(finds, stretch);
+        return;
+      case 'go-functions':
+        this.#functions ??= await GoFunctions.of(part, this.#read, this.elf.anchors.get('.text') ?? 0);
+        await this.#functions.sweep(finds, stretch);
+        return;
+    }
+  }
+
+  /** Addresses at `places` of each record of `every` bytes; records are aligned to the part's start. */
+  #pointers(finds: Finds, stretch: Stretch, every: number, ...places: number[]): void {
+    const { bytes, from, start, end, part } = stretch;
+    const wide = this.elf.machine !== 'arm';
+    const width = wide ? 8 : 4;
+    const kind = wide ? KIND.absolute64 : KIND.absolute32;
+    const first = part.offset + Math.floor((start - part.offset) / every) * every;
+    for (let at = first; at < end; at += every) {
+      for (const place of places) {
+        const offset = at + place;
+        if (offset < start || offset + width > end) continue;
+        const target = wide ? address64(bytes, offset - from) : bytes.readUInt32LE(offset - from);
+        if (this.holds(target)) finds.add(offset, kind, target, 0);
+      }
+    }
+  }
+
+  /** Elf64_Sym: name, kind, section, value, size. */
+  #symbols(finds: Finds, stretch: Stretch, strings: number): void {
+    const { bytes, from, start, end, part } = stretch;
+    const first = part.offset + Math.ceil((start - part.offset) / 24) * 24;
+    for (let offset = first; offset + 24 <= end; offset += 24) {
+      const at = offset - from;
+      const name = bytes.readUInt32LE(at);
+      if (name !== 0 && strings !== 0) finds.add(offset, KIND.offset32, strings + name, strings);
+      const value = address64(bytes, at + 8);
+      if (!this.holds(value)) continue;
+      finds.add(offset + 8, KIND.absolute64, value, 0);
+      const size = address64(bytes, at + 16);
+      if (size > 0 && this.holds(value + size - 1))
+        finds.add(offset + 16, KIND.length64, value + size - 1, value);
+    }
+  }
+
+  /** 32 bits from `anchor`, aligned, from the part's byte `skip` on. */
+  #offsets(finds: Finds, stretch: Stretch, anchor: number, skip: number): void {
+    const { bytes, from, start, end, part } = stretch;
+    const first = part.offset + Math.max(skip, Math.ceil((start - part.offset) / 4) * 4);
+    for (let offset = first; offset + 4 <= end; offset += 4) {
+      const target = anchor + bytes.readInt32LE(offset - from);
+      if (this.holds(target)) finds.add(offset, KIND.offset32, target, anchor);
+    }
+  }
+
+  #loose(finds: Finds, stretch: Stretch): void {
+    const { bytes, from, start, end } = stretch;
+    for (let offset = start; offset + 8 <= end; offset += 1) {
+      const at = offset - from;
+      // Most are ruled out by the bytes that are zero in all addresses of programs.
+      if (bytes[at + 7] !== 0 || bytes[at + 6] !== 0 || bytes[at + 2] === 0) continue;
+      const target = address64(bytes, at);
+      if (target < 0x10000 || !this.holds(target)) continue;
+      finds.add(offset, KIND.absolute64, target, 0);
+      offset += 7;
+    }
+  }
+}
+
+/** Beyond every program's, what does not fit a number. */
+function address64(bytes: Buffer, at: number): number {
+  const high = bytes.readUInt32LE(at + 4);
+  return high > 0x7fff ? UNLOADED : high * 2 ** 32 + bytes.readUInt32LE(at);
+}
