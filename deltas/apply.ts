@@ -13,14 +13,15 @@
 import { createHash } from 'node:crypto';
 import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
 import { type Basis, type BasisFile, listBasis } from '#deltas/basis.ts';
+import { type Compression, decompress, SectionReader } from '#deltas/compression.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
 import type { Content, Item, Window } from '#deltas/index-format.ts';
 import { digestText } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
+import { decodeMoves } from '#deltas/moves/decoder.ts';
 import { BLOCK } from '#deltas/tar.ts';
 import { Xdelta3 } from '#deltas/xdelta3.ts';
-import { decompress, ZstdReader } from '#deltas/zstd.ts';
 
 export interface ApplyLimits {
   /** Refuse a layer that claims to be larger: give the length that was signed. */
@@ -78,7 +79,7 @@ class Sources {
   readonly #delta: DeltaReader;
   readonly #basis: Basis;
   readonly #xdelta3 = new Xdelta3();
-  readonly #readers = new Map<'solid' | 'patches', ZstdReader>();
+  readonly #readers = new Map<'solid' | 'patches' | 'moves', SectionReader>();
   readonly #frames: { stream: AsyncGenerator<Buffer>; left: number; chunk: Buffer } | undefined;
   /** Basis files used since the last checkpoint: the suspects when that fails. */
   suspects: string[] = [];
@@ -86,10 +87,13 @@ class Sources {
   constructor(delta: DeltaReader, layer: HeaderLayer, basis: Basis) {
     this.#delta = delta;
     this.#basis = basis;
-    for (const kind of ['solid', 'patches'] as const) {
+    for (const kind of ['solid', 'patches', 'moves'] as const) {
       const section = onlySection(layer, kind);
       if (section === undefined) continue;
-      this.#readers.set(kind, new ZstdReader(delta.stream(section), section.rawBytes, `section ${kind}`));
+      // Which the header's reader has seen to.
+      const codec = section.codec as Compression;
+      const reader = new SectionReader(delta.stream(section), section.rawBytes, `section ${kind}`, codec);
+      this.#readers.set(kind, reader);
     }
     const frames = onlySection(layer, 'frames');
     if (frames !== undefined) {
@@ -97,7 +101,7 @@ class Sources {
     }
   }
 
-  #reader(kind: 'solid' | 'patches'): ZstdReader {
+  #reader(kind: 'solid' | 'patches' | 'moves'): SectionReader {
     const reader = this.#readers.get(kind);
     if (reader === undefined) throw new DeltaError('CORRUPT', `the layer has no section ${kind}`);
     return reader;
@@ -181,7 +185,7 @@ class Sources {
       const file = await this.#open(path, content.type === 'copy' ? length : content.basisBytes);
       try {
         if (content.type === 'copy') yield* this.#range(file, path, 0, length);
-        else yield* this.#patched(file, content);
+        else yield* this.#patched(file, length, content);
       } finally {
         await file.close?.();
       }
@@ -190,9 +194,10 @@ class Sources {
 
   async *#patched(
     file: BasisFile,
-    content: Extract<Content, { type: 'windows' }>,
+    length: number,
+    content: Extract<Content, { type: 'windows' | 'moves' }>,
   ): AsyncGenerator<Uint8Array> {
-    const { path, basisCheck, outputCheck, windows } = content;
+    const { path, basisCheck, outputCheck } = content;
     const before = createHash('sha256');
     for await (const some of this.#range(file, path, 0, file.size)) before.update(some);
     if (!before.digest().subarray(0, LIMITS.checkBytes).equals(basisCheck)) {
@@ -202,15 +207,50 @@ class Sources {
       );
     }
     const after = createHash('sha256');
-    for (const window of windows) {
-      for await (const some of this.#window(file, path, window)) {
-        after.update(some);
-        yield some;
-      }
+    const made = content.type === 'moves' ? this.#moved(file, length, content) : this.#windows(file, content);
+    for await (const some of made) {
+      after.update(some);
+      yield some;
     }
     if (!after.digest().subarray(0, LIMITS.checkBytes).equals(outputCheck)) {
       throw new DeltaError('CORRUPT', `the patch for ${path} does not give the file that it should`);
     }
+  }
+
+  async *#windows(
+    file: BasisFile,
+    { path, windows }: Extract<Content, { type: 'windows' }>,
+  ): AsyncGenerator<Uint8Array> {
+    for (const window of windows) yield* this.#window(file, path, window);
+  }
+
+  async *#moved(
+    file: BasisFile,
+    length: number,
+    { path, movesBytes, literalBytes }: Extract<Content, { type: 'moves' }>,
+  ): AsyncGenerator<Uint8Array> {
+    const moves = this.#reader('moves');
+    let left = { moves: movesBytes, literal: literalBytes };
+    const take = (from: 'moves' | 'literal', bytes: number): void => {
+      left = { ...left, [from]: left[from] - bytes };
+      if (left[from] < 0) throw new DeltaError('CORRUPT', `the patch for ${path} uses more than its own`);
+    };
+    const checked: BasisFile = {
+      size: file.size,
+      read: (offset, bytes) => this.#read(file, path, offset, bytes),
+    };
+    yield* decodeMoves(checked, length, {
+      chunk: (bytes) => {
+        take('moves', bytes);
+        return moves.take(bytes);
+      },
+      literal: (bytes) => {
+        take('literal', bytes);
+        return this.solid(bytes);
+      },
+    });
+    if (left.moves > 0 || left.literal > 0)
+      throw new DeltaError('CORRUPT', `the patch for ${path} leaves bytes of its own`);
   }
 
   async *#window(file: BasisFile, path: string, window: Window): AsyncGenerator<Uint8Array> {

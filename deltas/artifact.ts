@@ -8,7 +8,15 @@
 import { createHash } from 'node:crypto';
 import type { Basis } from '#deltas/basis.ts';
 import { ByteReader, ByteWriter } from '#deltas/bytes.ts';
-import { CODECS, type Codec, codecName, SECTIONS, type SectionKind, sectionKind } from '#deltas/codecs.ts';
+import {
+  CODECS,
+  type Codec,
+  codecName,
+  packs,
+  SECTIONS,
+  type SectionKind,
+  sectionKind,
+} from '#deltas/codecs.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { basisPaths } from '#deltas/index-blocks.ts';
 import { digestText } from '#deltas/layer.ts';
@@ -68,6 +76,7 @@ export function writeHeader(header: Omit<Header, 'codecs'>): Buffer {
       used.add(section.codec);
       if (section.kind === 'patches') used.add('vcdiff');
       if (section.kind === 'frames') used.add('zstd-dictionary');
+      if (section.kind === 'moves') used.add('moves-1');
     }
   }
   const codecs = (Object.keys(CODECS) as Codec[]).filter((codec) => used.has(codec));
@@ -113,8 +122,8 @@ function parseLayer(reader: ByteReader, bodyStart: number): { layer: HeaderLayer
     const kind = sectionKind(kindId);
     const codec = codecName(codecId);
     if (kind === undefined) throw new DeltaError('UNSUPPORTED', `unknown kind of section ${kindId}`);
-    const expected = kind === 'frames' ? 'raw' : 'zstd';
-    if (codec !== expected) throw new DeltaError('UNSUPPORTED', `${kind} section in codec ${codecId}`);
+    if (codec === undefined || !packs(kind, codec))
+      throw new DeltaError('UNSUPPORTED', `${kind} section in codec ${codecId}`);
     offset += section.bytes;
     if (!Number.isSafeInteger(offset)) throw new DeltaError('CORRUPT', 'header: sections too long');
     sections.push({ kind, codec, ...section });

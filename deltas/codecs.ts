@@ -15,6 +15,10 @@ export const CODECS = {
   vcdiff: 4,
   /** zstd with the basis window as its dictionary. */
   'zstd-dictionary': 5,
+  /** Ranges of an old file with predicted references, see docs/delta-format.md §4.5. */
+  'moves-1': 6,
+  /** Brotli (RFC 7932), window at most 8 MiB. */
+  brotli: 7,
 } as const;
 export type Codec = keyof typeof CODECS;
 
@@ -32,9 +36,25 @@ export const SECTIONS = {
   patches: 3,
   /** Patches that are compressed already, in order. */
   frames: 4,
+  /** What moved files are made of, but for their literal bytes, in order, as one stream. */
+  moves: 5,
 } as const;
 export type SectionKind = keyof typeof SECTIONS;
 
 export function sectionKind(id: number): SectionKind | undefined {
   return (Object.keys(SECTIONS) as SectionKind[]).find((kind) => SECTIONS[kind] === id);
+}
+
+/** What a section of that kind may be compressed with. */
+export function packs(kind: SectionKind, codec: Codec | undefined): boolean {
+  switch (kind) {
+    case 'frames':
+      return codec === 'raw';
+    case 'index':
+      return codec === 'zstd';
+    case 'solid':
+    case 'patches':
+    case 'moves':
+      return codec === 'zstd' || codec === 'brotli';
+  }
 }

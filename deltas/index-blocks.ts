@@ -1,10 +1,10 @@
 /** The index of a layer out of its artifact, block by block, and the basis files that it refers to. */
 import type { DeltaReader, HeaderLayer } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
+import { decompress } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import { IndexReader } from '#deltas/index-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import { decompress } from '#deltas/zstd.ts';
 
 /** Blocks of the index, one after the other; each is forgotten before the next is read. */
 export async function* indexBlocks(
@@ -40,7 +40,7 @@ export async function basisPaths(delta: DeltaReader, basis?: Pick<Basis, 'list'>
         const item = block.next();
         if (item.kind !== 'content') continue;
         const { content } = item;
-        if (content.type === 'copy' || content.type === 'windows') paths.add(content.path);
+        if (content.type !== 'meta' && content.type !== 'solid') paths.add(content.path);
       }
     }
   }

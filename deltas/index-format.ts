@@ -29,6 +29,16 @@ export type Content =
       basisCheck: Buffer;
       outputCheck: Buffer;
       windows: Window[];
+    }
+  | {
+      type: 'moves';
+      path: string;
+      basisBytes: number;
+      basisCheck: Buffer;
+      outputCheck: Buffer;
+      /** What it takes from the sections `moves` and `solid`. */
+      movesBytes: number;
+      literalBytes: number;
     };
 
 export type Item =
@@ -68,7 +78,7 @@ export const NAME = {
   pax: 5,
   paxToken: 6,
 } as const;
-export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3 } as const;
+export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3, moves: 4 } as const;
 export const EXPLICIT_LENGTH = 0x10;
 export const REFERENCE = { same: 0, listed: 1, path: 2 } as const;
 export const WINDOW = { copy: 0, literal: 1, vcdiff: 2, 'zstd-dictionary': 3 } as const;

@@ -180,7 +180,7 @@ export class IndexReader {
   }
 
   #content(): Item {
-    const { operations, lengths, raw, checks } = this.#columns;
+    const { operations, lengths, raw, checks, windows } = this.#columns;
     const operation = operations.byte();
     const length = notZero((operation & EXPLICIT_LENGTH) === 0 ? this.#state.size : lengths.integer());
     switch (operation & ~EXPLICIT_LENGTH) {
@@ -200,6 +200,24 @@ export class IndexReader {
           length,
           content: { type: 'windows', path, basisBytes, basisCheck, outputCheck, windows },
         };
+      }
+      case OPERATION.moves: {
+        const path = this.#reference();
+        const basisCheck = checks.bytes(LIMITS.checkBytes);
+        const outputCheck = checks.bytes(LIMITS.checkBytes);
+        const basisBytes = windows.integer();
+        const movesBytes = notZero(windows.integer());
+        const literalBytes = windows.integer(length);
+        const content = {
+          type: 'moves',
+          path,
+          basisBytes,
+          basisCheck,
+          outputCheck,
+          movesBytes,
+          literalBytes,
+        } as const;
+        return { kind: 'content', length, content };
       }
       default:
         throw new DeltaError('CORRUPT', `index: unknown operation ${operation}`);

@@ -175,17 +175,22 @@ export class IndexWriter {
   }
 
   content(length: number, content: Content): void {
-    const { operations, lengths, raw, checks } = this.#columns;
+    const { operations, lengths, raw, checks, windows } = this.#columns;
     if (content.type !== 'meta') this.#flushPax();
     this.#kind('content');
     const implied = length === this.#state.size;
     operations.byte(OPERATION[content.type] | (implied ? 0 : EXPLICIT_LENGTH));
     if (!implied) lengths.integer(length);
     if (content.type === 'meta') raw.bytes(content.bytes);
-    if (content.type === 'copy' || content.type === 'windows') this.#reference(content.path);
-    if (content.type === 'windows') {
-      checks.bytes(content.basisCheck);
-      checks.bytes(content.outputCheck);
+    if (content.type === 'meta' || content.type === 'solid') return;
+    this.#reference(content.path);
+    if (content.type === 'copy') return;
+    checks.bytes(content.basisCheck);
+    checks.bytes(content.outputCheck);
+    if (content.type === 'moves') {
+      for (const bytes of [content.basisBytes, content.movesBytes, content.literalBytes])
+        windows.integer(bytes);
+    } else {
       this.#windows(length, content.basisBytes, content.windows);
     }
   }

@@ -19,7 +19,7 @@ export interface InspectedFile {
   bytes: number;
   how: 'copy' | 'literal' | 'patch';
   /** Codecs of its windows, for a patch. */
-  codecs: Window['codec'][];
+  codecs: (Window['codec'] | 'moves')[];
   /** Basis file that it is made from. */
   from: string | undefined;
   /** Its share of the artifact, without its part of the index. */
@@ -51,16 +51,26 @@ function inspectContent(
   path: string,
   length: number,
   content: Content,
-  ratios: Record<'solid' | 'patches', number>,
+  ratios: Record<'solid' | 'patches' | 'moves', number>,
 ) {
   const file: InspectedFile = {
     path,
     bytes: length,
-    how: content.type === 'copy' ? 'copy' : content.type === 'windows' ? 'patch' : 'literal',
+    how:
+      content.type === 'copy'
+        ? 'copy'
+        : content.type === 'windows' || content.type === 'moves'
+          ? 'patch'
+          : 'literal',
     codecs: [],
-    from: content.type === 'copy' || content.type === 'windows' ? content.path : undefined,
+    from: content.type === 'meta' || content.type === 'solid' ? undefined : content.path,
     storedBytesEstimate: content.type === 'solid' ? length * ratios.solid : 0,
   };
+  if (content.type === 'moves') {
+    file.codecs = ['moves'];
+    file.storedBytesEstimate =
+      2 * LIMITS.checkBytes + content.movesBytes * ratios.moves + content.literalBytes * ratios.solid;
+  }
   if (content.type === 'windows') {
     file.codecs = [...new Set(content.windows.map(({ codec }) => codec))];
     file.storedBytesEstimate = 2 * LIMITS.checkBytes;
@@ -83,6 +93,7 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
     solid: none(),
     patches: none(),
     frames: none(),
+    moves: none(),
   };
   for (const { kind, bytes, rawBytes } of layer.sections) {
     sections[kind].storedBytes += bytes;
@@ -92,7 +103,7 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
   if (delta.needsList && list === undefined) return inspected;
   const ratio = (kind: SectionKind): number =>
     sections[kind].storedBytes / Math.max(sections[kind].rawBytes, 1);
-  const ratios = { solid: ratio('solid'), patches: ratio('patches') };
+  const ratios = { solid: ratio('solid'), patches: ratio('patches'), moves: ratio('moves') };
   const files: InspectedFile[] = [];
   for await (const block of indexBlocks(delta, layer, list)) {
     let name = '';

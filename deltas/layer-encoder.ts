@@ -7,6 +7,8 @@
 import { join } from 'node:path';
 import type { BasisFile, List } from '#deltas/basis.ts';
 import type { ByteSource } from '#deltas/byte-source.ts';
+import { compress } from '#deltas/compression.ts';
+import { FileEncoder } from '#deltas/file-encoder.ts';
 import type { Content, Window } from '#deltas/index-format.ts';
 import { IndexWriter } from '#deltas/index-writer.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
@@ -16,8 +18,6 @@ import { SolidWriter, type Stored } from '#deltas/solid-writer.ts';
 import { Spool } from '#deltas/spool.ts';
 import type { TarItem } from '#deltas/tar.ts';
 import { splitHeader } from '#deltas/tar-header.ts';
-import { WindowEncoder } from '#deltas/window-encoder.ts';
-import { compress } from '#deltas/zstd.ts';
 
 /** What became of the layer's contents. Bytes are of the tar, patch bytes as written before further compression. */
 export interface LayerTally {
@@ -25,6 +25,8 @@ export interface LayerTally {
   patched: { files: number; bytes: number };
   literal: { files: number; bytes: number };
   windows: Record<Window['codec'], { count: number; bytes: number; patchBytes: number }>;
+  /** Files made by ranges; references in them, and those that were predicted wrongly. */
+  moves: { files: number; bytes: number; ranges: number; references: number; wrong: number };
 }
 
 export interface EncodedLayer {
@@ -35,6 +37,7 @@ export interface EncodedLayer {
   solid: Stored;
   patches: Stored;
   frames: Stored;
+  moves: Stored;
   tally: LayerTally;
   close(): Promise<void>;
 }
@@ -97,7 +100,12 @@ class IndexPair {
     for (const [at, writer] of this.#writers.entries()) {
       const raw = writer.finish();
       const packed = await compress(raw, INDEX_LEVEL);
-      this.blocks[at]?.push({ bytes: packed.length, rawBytes: raw.length, stream: () => [packed] });
+      this.blocks[at]?.push({
+        bytes: packed.length,
+        rawBytes: raw.length,
+        codec: 'zstd',
+        stream: () => [packed],
+      });
     }
     this.#writers = [new IndexWriter(undefined), new IndexWriter(this.#list)];
   }
@@ -110,7 +118,8 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   const patches = new SolidWriter(path('patches'), context.level);
   const spool = await Spool.create(path('frames'));
   const frames = { write: async (bytes: Uint8Array) => void (await spool.append([bytes])) };
-  const windowEncoder = new WindowEncoder({ solid, patches, frames }, context.level);
+  const moves = new SolidWriter(path('moves'), context.level);
+  const fileEncoder = new FileEncoder({ solid, patches, frames, moves }, context.level);
   const index = new IndexPair(context.list);
   const nothing = (): { files: number; bytes: number } => ({ files: 0, bytes: 0 });
   const none = (): { count: number; bytes: number; patchBytes: number } => ({
@@ -123,6 +132,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     patched: nothing(),
     literal: nothing(),
     windows: { copy: none(), literal: none(), vcdiff: none(), 'zstd-dictionary': none() },
+    moves: { files: 0, bytes: 0, ranges: 0, references: 0, wrong: 0 },
   };
   const count = (kind: 'copied' | 'patched' | 'literal', bytes: number): void => {
     tally[kind].files += 1;
@@ -149,25 +159,33 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       count('literal', length);
       return { type: 'solid' };
     }
-    const windows = await windowEncoder.encode(pieces, length, basis);
-    if (windows.every(({ codec }) => codec === 'literal')) {
+    const made = await fileEncoder.encode(pieces, length, basis);
+    if (made.type === 'literal') {
       count('literal', length);
       return { type: 'solid' };
     }
     count('patched', length);
-    for (const { codec, bytes, patchBytes } of windows) {
-      tally.windows[codec].count += 1;
-      tally.windows[codec].bytes += bytes;
-      tally.windows[codec].patchBytes += patchBytes;
-    }
-    return {
-      type: 'windows',
+    const known = {
       path: similar.path,
       basisBytes: basis.size,
       basisCheck: Buffer.from(similar.file.digest, 'hex').subarray(0, LIMITS.checkBytes),
       outputCheck: Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes),
-      windows,
     };
+    if (made.type === 'moves') {
+      const { ranges, references, movesBytes, literalBytes } = made;
+      tally.moves.files += 1;
+      tally.moves.bytes += length;
+      tally.moves.ranges += ranges;
+      tally.moves.references += references.count;
+      tally.moves.wrong += references.wrong;
+      return { type: 'moves', ...known, movesBytes, literalBytes };
+    }
+    for (const { codec, bytes, patchBytes } of made.windows) {
+      tally.windows[codec].count += 1;
+      tally.windows[codec].bytes += bytes;
+      tally.windows[codec].patchBytes += patchBytes;
+    }
+    return { type: 'windows', ...known, windows: made.windows };
   };
 
   const visit = async (item: TarItem): Promise<boolean> => {
@@ -224,7 +242,8 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       listedIndex: index.blocks[1],
       solid: await solid.finish(),
       patches: await patches.finish(),
-      frames: { bytes: spool.length, rawBytes: spool.length, stream: () => spool.stream() },
+      frames: { bytes: spool.length, rawBytes: spool.length, codec: 'raw', stream: () => spool.stream() },
+      moves: await moves.finish(),
       tally,
       close: () => spool.close(),
     };
@@ -234,6 +253,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     if (!finished) {
       await solid.abandon();
       await patches.abandon();
+      await moves.abandon();
       await spool.close();
     }
   }

@@ -55,6 +55,8 @@ export const LIMITS = {
   movesChunkCopiedBytes: 256 * 1024 * 1024,
   /** Old and new file together: a maker's memory is five times as much. Larger ones are patched in windows. */
   movesFilesBytesMax: 1024 * 1024 * 1024,
+  /** Files up to this size are tried in windows, too: VCDIFF and zstd's dictionary take a second for each window. */
+  windowsFileBytesMax: 1024 * 1024,
   /** What a program's headers are looked at for: more is no program that a linker made. */
   elfHeadersMax: 4_096,
   elfSegmentsMax: 16,
@@ -67,6 +69,8 @@ export const LIMITS = {
   zstdWindowLogMax: 23,
   /** Streams up to this size are compressed in one call, which knows their length and does a little better. */
   solidBufferBytes: 4 * 1024 * 1024,
+  /** Sections up to this size are tried with brotli, too: some 1 MB/s. */
+  brotliBytesMax: 32 * 1024 * 1024,
 
   /** Below this a listing of the basis is not asked of the device: it would cost more than it saves. */
   listSavingBytesMin: 1_024,

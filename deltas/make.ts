@@ -176,7 +176,7 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
         needsList: listing,
         headerBytes: head.length,
         layers: encoded.map(({ layer, tally }, at) => {
-          const sizes: Record<SectionKind, number> = { index: 0, solid: 0, patches: 0, frames: 0 };
+          const sizes: Record<SectionKind, number> = { index: 0, solid: 0, patches: 0, frames: 0, moves: 0 };
           for (const { kind, stored } of sections[at] ?? []) sizes[kind] += stored.bytes;
           const storedBytes = Object.values(sizes).reduce((sum, size) => sum + size, 0);
           return { diffId: layer.diffId, bytes: layer.bytes, storedBytes, sections: sizes, ...tally };
@@ -231,7 +231,7 @@ interface StoredSection {
 function layerSections(layer: EncodedLayer, listing: boolean): StoredSection[] {
   const index = listing ? layer.listedIndex : layer.plainIndex;
   const sections: StoredSection[] = index.map((stored) => ({ kind: 'index', stored }));
-  for (const kind of ['solid', 'patches', 'frames'] as const) {
+  for (const kind of ['solid', 'patches', 'frames', 'moves'] as const) {
     if (layer[kind].rawBytes > 0) sections.push({ kind, stored: layer[kind] });
   }
   return sections;
@@ -243,7 +243,7 @@ function headerLayer(layer: LayerSource, sections: StoredSection[]): HeaderLayer
     bytes: layer.bytes,
     sections: sections.map(({ kind, stored }) => ({
       kind,
-      codec: kind === 'frames' ? 'raw' : 'zstd',
+      codec: stored.codec,
       offset: 0,
       bytes: stored.bytes,
       rawBytes: stored.rawBytes,

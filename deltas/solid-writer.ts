@@ -1,19 +1,22 @@
 /**
- * A section that is written piece by piece and compressed as one stream into scratch.
+ * A section that is written piece by piece and compressed as one stream, by whichever of zstd and brotli gives less.
  *
- * Invariant: at most `solidBufferBytes` wait in memory; a longer stream goes to a file as it comes.
+ * Invariant: at most `solidBufferBytes` wait in memory; what is longer goes to a scratch file as it comes, and is compressed at
+ * the end. Brotli's best is too slow for long ones, which get zstd alone.
  */
 import { createReadStream, createWriteStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
+import { readFile, stat } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
-import { createZstdCompress, type ZstdCompress } from 'node:zlib';
+import { createZstdCompress } from 'node:zlib';
+import { type Compression, compress, compressBrotli, compressParameters } from '#deltas/compression.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import { compress, compressParameters } from '#deltas/zstd.ts';
+import { Spool } from '#deltas/spool.ts';
 
 /** A finished section as it goes into the artifact, in memory or in scratch. */
 export interface Stored {
   bytes: number;
   rawBytes: number;
+  codec: Compression | 'raw';
   stream(): AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
 }
 
@@ -21,11 +24,10 @@ export class SolidWriter {
   readonly #path: string;
   readonly #level: number;
   #waiting: Buffer[] = [];
-  #stream: ZstdCompress | undefined;
-  #running: Promise<void> | undefined;
-  #failure: unknown;
+  #spool: Spool | undefined;
   rawBytes = 0;
 
+  /** @param level of zstd */
   constructor(path: string, level: number) {
     this.#path = path;
     this.#level = level;
@@ -33,49 +35,53 @@ export class SolidWriter {
 
   async write(piece: Uint8Array): Promise<void> {
     this.rawBytes += piece.length;
-    if (this.#stream === undefined) {
-      this.#waiting.push(Buffer.from(piece));
-      if (this.rawBytes <= LIMITS.solidBufferBytes) return;
-      this.#stream = createZstdCompress({ params: compressParameters(this.#level) });
-      this.#running = pipeline(
-        this.#stream,
-        createWriteStream(this.#path, { flags: 'wx', mode: 0o600 }),
-      ).catch((error: unknown) => {
-        this.#failure = error;
-      });
-      const waiting = this.#waiting;
-      this.#waiting = [];
-      for (const early of waiting) await this.#send(early);
+    if (this.#spool !== undefined) {
+      await this.#spool.append([piece]);
       return;
     }
-    await this.#send(piece);
-  }
-
-  async #send(piece: Uint8Array): Promise<void> {
-    const stream = this.#stream as ZstdCompress;
-    await new Promise<void>((resolve, reject) => {
-      stream.write(piece, (error) =>
-        error ? reject((this.#failure as Error | undefined) ?? error) : resolve(),
-      );
-    });
+    this.#waiting.push(Buffer.from(piece));
+    if (this.rawBytes <= LIMITS.solidBufferBytes) return;
+    this.#spool = await Spool.create(`${this.#path}.raw`);
+    await this.#spool.append(this.#waiting);
+    this.#waiting = [];
   }
 
   async finish(): Promise<Stored> {
-    if (this.#stream === undefined) {
-      const bytes = await compress(Buffer.concat(this.#waiting, this.rawBytes), this.#level);
+    const spool = this.#spool;
+    if (spool === undefined) {
+      const raw = Buffer.concat(this.#waiting, this.rawBytes);
       this.#waiting = [];
-      return { bytes: bytes.length, rawBytes: this.rawBytes, stream: () => [bytes] };
+      return await this.#smaller(await compress(raw, this.#level), raw);
     }
-    this.#stream.end();
-    await this.#running;
-    if (this.#failure !== undefined) throw this.#failure;
+    await pipeline(
+      spool.stream(),
+      createZstdCompress({ params: compressParameters(this.#level) }),
+      createWriteStream(this.#path, { flags: 'wx', mode: 0o600 }),
+    );
     const { size } = await stat(this.#path);
-    return { bytes: size, rawBytes: this.rawBytes, stream: () => createReadStream(this.#path) };
+    let stored: Stored = {
+      bytes: size,
+      rawBytes: this.rawBytes,
+      codec: 'zstd',
+      stream: () => createReadStream(this.#path),
+    };
+    if (this.rawBytes <= LIMITS.brotliBytesMax)
+      stored = await this.#smaller(stored, await readFile(`${this.#path}.raw`));
+    await this.abandon();
+    return stored;
   }
 
-  /** Stops without a result; does nothing once finished. */
+  async #smaller(zstd: Stored | Buffer, raw: Buffer): Promise<Stored> {
+    const brotli = await compressBrotli(raw);
+    const { rawBytes } = this;
+    if (brotli.length < ('bytes' in zstd ? zstd.bytes : zstd.length))
+      return { bytes: brotli.length, rawBytes, codec: 'brotli', stream: () => [brotli] };
+    return 'bytes' in zstd ? zstd : { bytes: zstd.length, rawBytes, codec: 'zstd', stream: () => [zstd] };
+  }
+
+  /** Removes its scratch; does nothing once finished. */
   async abandon(): Promise<void> {
-    this.#stream?.destroy();
-    await this.#running;
+    await this.#spool?.close();
+    this.#spool = undefined;
   }
 }

@@ -5,10 +5,10 @@
  */
 import { Anchors } from '#deltas/anchors.ts';
 import type { BasisFile } from '#deltas/basis.ts';
+import { compress, decompress } from '#deltas/compression.ts';
 import type { Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { Xdelta3 } from '#deltas/xdelta3.ts';
-import { compress, decompress } from '#deltas/zstd.ts';
 
 /** Where the bytes of each codec go; one of each in a layer. */
 export interface WindowSinks {

@@ -4,7 +4,9 @@ import { createCipheriv, createHash } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { brotliCompressSync, brotliDecompressSync, constants } from 'node:zlib';
 import { bodyDigest, type Section, writeHeader } from '#deltas/artifact.ts';
+import { compress, decompress } from '#deltas/compression.ts';
 import {
   applyLayer,
   type Basis,
@@ -16,7 +18,6 @@ import {
   memoryAccess,
   openDelta,
 } from '#deltas/index.ts';
-import { compress, decompress } from '#deltas/zstd.ts';
 
 export const sha256 = (bytes: Uint8Array | string): string =>
   `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
@@ -205,14 +206,24 @@ export async function reseal(
     const parts: Buffer[] = [];
     for await (const piece of delta.stream(section)) parts.push(piece);
     const stored = Buffer.concat(parts);
-    const raw = section.codec === 'raw' ? stored : await decompress(stored, section.rawBytes, 'section');
+    const raw =
+      section.codec === 'raw'
+        ? stored
+        : section.codec === 'brotli'
+          ? brotliDecompressSync(stored)
+          : await decompress(stored, section.rawBytes, 'section');
     opened.push({ ...section, raw: Buffer.from(raw) });
   }
   change(opened, layer);
   const bodies: Buffer[] = [];
   layer.sections = [];
   for (const section of opened) {
-    const stored = section.codec === 'raw' ? section.raw : await compress(section.raw, 3);
+    const stored =
+      section.codec === 'raw'
+        ? section.raw
+        : section.codec === 'brotli'
+          ? brotliCompressSync(section.raw, { params: { [constants.BROTLI_PARAM_QUALITY]: 4 } })
+          : await compress(section.raw, 3);
     bodies.push(stored);
     layer.sections.push({ ...section, bytes: stored.length, rawBytes: section.raw.length });
   }

@@ -115,11 +115,11 @@ export class Finds {
   }
 }
 
-export const BLOCK_BYTES = 64 * 1024;
+export const BLOCK_BYTES = 16 * 1024;
 /** A sweep of x86 begins so far before its block, to be in step when it gets there; and sees so far beyond its end. */
 export const LEAD_BYTES = 64;
 export const TAIL_BYTES = 16;
-const BLOCKS_MAX = 48;
+const BLOCKS_MAX = 512;
 
 /** Where a stretch of a part's bytes is. */
 export interface Stretch {
@@ -159,7 +159,12 @@ export class References {
   /** Of the block with that number, of BLOCK_BYTES. */
   async block(number: number): Promise<Found> {
     const known = this.#blocks.get(number);
-    if (known !== undefined) return known;
+    if (known !== undefined) {
+      // The one that was not asked for the longest is forgotten first.
+      this.#blocks.delete(number);
+      this.#blocks.set(number, known);
+      return known;
+    }
     const start = number * BLOCK_BYTES;
     const end = Math.min(start + BLOCK_BYTES, this.#size);
     const finds = new Finds();
