@@ -40,16 +40,18 @@ const PATCH_BYTES = 24;
 export class FileEncoder {
   readonly #sinks: FileSinks;
   readonly #level: number;
+  readonly #moveBytesMax: number;
 
   /** @param level of zstd */
-  constructor(sinks: FileSinks, level: number) {
+  constructor(sinks: FileSinks, level: number, moves: 'auto' | 'never') {
     this.#sinks = sinks;
     this.#level = level;
+    this.#moveBytesMax = moves === 'auto' ? LIMITS.movesFilesBytesMax : 0;
   }
 
   /** @param pieces the new file, `bytes` in all */
   async encode(pieces: AsyncIterable<Uint8Array>, bytes: number, basis: BasisFile): Promise<EncodedFile> {
-    if (bytes + basis.size > LIMITS.movesFilesBytesMax) {
+    if (bytes + basis.size > this.#moveBytesMax) {
       const encoder = new WindowEncoder(this.#sinks, this.#level);
       const windows = await encoder.encode(pieces, bytes, basis);
       return windows.every(({ codec }) => codec === 'literal')

@@ -54,6 +54,7 @@ export interface LayerContext {
   name: string;
   /** zstd's. */
   level: number;
+  moves: 'auto' | 'never';
   onBytes(bytes: number): void;
 }
 
@@ -119,7 +120,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   const spool = await Spool.create(path('frames'));
   const frames = { write: async (bytes: Uint8Array) => void (await spool.append([bytes])) };
   const moves = new SolidWriter(path('moves'), context.level);
-  const fileEncoder = new FileEncoder({ solid, patches, frames, moves }, context.level);
+  const fileEncoder = new FileEncoder({ solid, patches, frames, moves }, context.level, context.moves);
   const index = new IndexPair(context.list);
   const nothing = (): { files: number; bytes: number } => ({ files: 0, bytes: 0 });
   const none = (): { count: number; bytes: number; patchBytes: number } => ({

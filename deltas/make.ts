@@ -5,7 +5,8 @@
  * new layer twice) and checked against their diffIDs; nothing appears at `output` unless it is whole and on disk.
  *
  * Memory: about 250 MB beside the process's own, most of it zstd's tables at level 19; plus about 1 kB for each file
- * of the two images; whatever the images' bytes. Scratch: the basis files to patch from and the new sections.
+ * of the two images; plus five times the largest file that changed (moves/encoder.ts), at most 2.5 GiB. Scratch: the basis
+ * files to patch from and the new sections.
  */
 import { createHash } from 'node:crypto';
 import { mkdtemp, open, rename, rm } from 'node:fs/promises';
@@ -44,6 +45,11 @@ export interface MakeDeltaOptions {
    * 1 KiB smaller; such a one is applied only with a Basis that has `list`. `never`: Basis.open alone will do.
    */
   listing?: 'auto' | 'never';
+  /**
+   * `auto` (the default): a changed file is told by ranges where that is smaller, and then the reader needs the codec
+   * `moves-1`. `never`: for readers that lack it, and for a maker with little memory: see file-encoder.ts.
+   */
+  moves?: 'auto' | 'never';
   onProgress?: (progress: MakeProgress) => void;
   signal?: AbortSignal;
 }
@@ -139,6 +145,7 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
         scratchDirectory: scratch,
         name: `layer-${at}`,
         level: levelFor(newBytes),
+        moves: options.moves ?? 'auto',
         onBytes,
       });
       encoded.push(result);

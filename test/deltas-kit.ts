@@ -114,6 +114,7 @@ export async function make(
   basis: Buffer[],
   target: Buffer[],
   listing: 'auto' | 'never' = 'never',
+  moves: 'auto' | 'never' = 'auto',
 ): Promise<Made> {
   using folder = scratch();
   const output = join(folder.path, 'out.delta');
@@ -125,6 +126,7 @@ export async function make(
     scratchDirectory: folder.path,
     output,
     listing,
+    moves,
   });
   const artifact = readFileSync(output);
   if (artifact.length !== bytes || sha256(artifact) !== digest)
