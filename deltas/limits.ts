@@ -60,7 +60,7 @@ export const LIMITS = {
   /** What a program's headers are looked at for: more is no program that a linker made. */
   elfHeadersMax: 4_096,
   elfSegmentsMax: 16,
-  elfAnchorsMax: 32,
+  elfAnchorsMax: 64,
   /** Common parts of frame descriptions that are remembered. */
   elfFramesMax: 65_536,
   elfNamesBytesMax: 1024 * 1024,

@@ -17,6 +17,14 @@ export function low12Shift(word: number): number {
   return vector && (word & 0x00800000) !== 0 ? 4 : word >>> 30;
 }
 
+/** Whether an instruction puts something else into the register in its low 5 bits: arithmetic, and what loads one. */
+function writes(word: number): boolean {
+  const group = (word >>> 25) & 15;
+  if (group === 8 || group === 9 || group === 5 || group === 13) return true;
+  const loads = (group & 5) === 4 && (word & 0x04000000) === 0;
+  return loads && (word & 0x00c00000) !== 0;
+}
+
 export function sweepAarch64(finds: Finds, stretch: Stretch, holds: (address: number) => boolean): void {
   const { bytes, from, start, end, base, part } = stretch;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -26,14 +34,21 @@ export function sweepAarch64(finds: Finds, stretch: Stretch, holds: (address: nu
   const seen = new Uint8Array(32);
   const flush = (register: number): void => {
     const setter = setters[register] as number;
-    if (setter >= start && seen[register] === 0) finds.add(setter, KIND.page21, pages[register] as number, 0);
+    if (setter !== 0 && setter >= start && seen[register] === 0)
+      finds.add(setter, KIND.page21, pages[register] as number, 0);
     setters[register] = 0;
   };
   const first = Math.max(part.offset, start - LEAD_BYTES, from);
-  for (let at = first + ((4 - ((first - part.offset) % 4)) % 4); at + 4 <= end; at += 4) {
+  for (
+    let at = first + ((4 - ((first - part.offset) % 4)) % 4);
+    at < end && at + 4 <= part.offset + part.bytes;
+    at += 4
+  ) {
     const word = view.getInt32(at - from, true);
     const pc = base + at;
     if ((word & 0x7c000000) === 0x14000000) {
+      // What is called may change the first nineteen.
+      if (word < 0) for (let register = 0; register <= 18; register += 1) flush(register);
       if (at < start) continue;
       const target = pc + ((word << 6) >> 4);
       if (holds(target)) finds.add(at, KIND.branch26, target, 0);
@@ -60,17 +75,16 @@ export function sweepAarch64(finds: Finds, stretch: Stretch, holds: (address: nu
       seen[register] = 0;
     } else {
       const shift = low12Shift(word);
-      if (shift < 0) continue;
       const register = (word >>> 5) & 31;
       const setter = setters[register] as number;
-      if (setter === 0 || at - setter > REACH_BYTES) continue;
-      const target = (pages[register] as number) + (((word >>> 10) & 0xfff) << shift);
-      if (at >= start) finds.add(at, KIND.low12, target, shift);
-      if (seen[register] === 0) {
-        seen[register] = 1;
+      if (shift >= 0 && setter !== 0 && at - setter <= REACH_BYTES) {
+        const target = (pages[register] as number) + (((word >>> 10) & 0xfff) << shift);
+        if (at >= start) finds.add(at, KIND.low12, target, shift);
         // The first use says where within the page it points: the page's own move is known better so.
-        if (setter >= start) finds.add(setter, KIND.page21, target, 0);
+        if (seen[register] === 0 && setter >= start) finds.add(setter, KIND.page21, target, 0);
+        seen[register] = 1;
       }
+      if (writes(word)) flush(word & 31);
     }
   }
   for (let register = 0; register < 32; register += 1) if (setters[register] !== 0) flush(register);
@@ -78,8 +92,8 @@ export function sweepAarch64(finds: Finds, stretch: Stretch, holds: (address: nu
 
 /** B and BL; literal pools are reached over a few words and move with their code. */
 export function sweepArm(finds: Finds, stretch: Stretch, holds: (address: number) => boolean): void {
-  const { bytes, from, start, end, base } = stretch;
-  for (let at = Math.ceil(start / 4) * 4; at + 4 <= end; at += 4) {
+  const { bytes, from, start, end, base, part } = stretch;
+  for (let at = Math.ceil(start / 4) * 4; at < end && at + 4 <= part.offset + part.bytes; at += 4) {
     const word = bytes.readInt32LE(at - from);
     if ((word & 0x0e000000) !== 0x0a000000) continue;
     const target = base + at + 8 + ((word << 8) >> 6);

@@ -15,10 +15,25 @@ import { BLOCK_BYTES, KIND, type References, WIDTH } from '#deltas/moves/referen
 export type Fix = (view: DataView, at: number, kind: number, predicted: number) => number;
 
 const PAGE = 4096;
+const ANCHORED: ReadonlySet<number> = new Set([KIND.offset32, KIND.index32, KIND.go32]);
 
-/** Pieces are at most so long, and end where a block of the old file ends: what a piece's references need is one block. */
-export const pieceBytes = (from: number, left: number): number =>
-  Math.min(left, BLOCK_BYTES - (from % BLOCK_BYTES));
+/**
+ * A piece ends where a block of the old file ends, or with the reference that reaches over that end: what a piece's references
+ * need is one block.
+ */
+export async function pieceBytes(
+  from: number,
+  left: number,
+  references: References | undefined,
+): Promise<number> {
+  const number = Math.floor(from / BLOCK_BYTES);
+  const room = (number + 1) * BLOCK_BYTES - from;
+  if (left <= room || references === undefined) return Math.min(left, room);
+  const { count, offsets, kinds } = references.held(number) ?? (await references.block(number));
+  if (count === 0) return room;
+  const last = (offsets[count - 1] as number) + (WIDTH[kinds[count - 1] as number] as number);
+  return Math.max(room, Math.min(left, last - from));
+}
 
 /**
  * Puts right the references of `piece`, a copy of the old file's bytes from `from` on that is to stand at `to` in the new one, as part
@@ -34,7 +49,8 @@ export async function predict(
   prediction: Prediction,
   fix: Fix,
 ): Promise<void> {
-  const found = await references.block(Math.floor(from / BLOCK_BYTES));
+  const number = Math.floor(from / BLOCK_BYTES);
+  const found = references.held(number) ?? (await references.block(number));
   const { count, offsets, kinds, targets, extras } = found;
   if (count === 0) return;
   const view = new DataView(piece.buffer, piece.byteOffset, piece.length);
@@ -54,7 +70,8 @@ export async function predict(
     const address = prediction.address(to + at);
     const old = targets[index] as number;
     let extra = extras[index] as number;
-    if (kind === KIND.offset32) extra = prediction.anchor(extra);
+    if (ANCHORED.has(kind)) extra = prediction.anchor(extra);
+    else if (kind === KIND.table32) extra = prediction.target(extra, range);
     const isLength = kind === KIND.length32 || kind === KIND.length64;
     const value_ = isLength
       ? prediction.length(extra, old)

@@ -13,7 +13,7 @@ import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import type { Ranges } from '#deltas/moves/covers.ts';
 import { readElf, type Segment } from '#deltas/moves/elf.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
-import { movedAnchors, Prediction } from '#deltas/moves/prediction.ts';
+import { Prediction } from '#deltas/moves/prediction.ts';
 import { References } from '#deltas/moves/references.ts';
 
 /** Where the chunks and the literal bytes come from, both read front to back. */
@@ -37,7 +37,7 @@ export async function* decodeMoves(
     if (elf === undefined)
       throw new DeltaError('BASIS_MISMATCH', 'a file is to be patched as a program and is none');
     references = new References(elf, (offset, length) => basis.read(offset, length), file.size);
-    prediction = new Prediction(elf.segments, segments, ranges, movedAnchors(elf, moves));
+    prediction = new Prediction(elf, segments, ranges, moves);
   }
 
   let chunk: DataChunk | undefined;
@@ -50,7 +50,8 @@ export async function* decodeMoves(
     if (to > place) yield* sources.literal(to - place);
     for (let done = 0; done < length; ) {
       if (chunk === undefined || chunk.left === 0) chunk = new DataChunk(await readChunk(sources));
-      const some = Math.min(pieceBytes(from + done, length - done), chunk.left);
+      const some = await pieceBytes(from + done, length - done, references);
+      if (some > chunk.left) throw new DeltaError('CORRUPT', 'moves: a chunk ends within a piece');
       const piece = Buffer.from(basis.cached(from + done, some) ?? (await basis.read(from + done, some)));
       if (references !== undefined && prediction !== undefined)
         await predict(piece, from + done, to + done, index, references, prediction, fix);

@@ -48,8 +48,15 @@ export interface Part {
   bytes: number;
   /** Of what is not loaded: UNLOADED + its offset, so that it, too, can be pointed to. */
   address: number;
-  /** Index of the anchor that its offsets count from; -1: none. */
+  /** What its offsets count from; 0: nothing. */
   anchor: number;
+}
+
+/** A section, where it is loaded; both versions of a program have most of them, by name. */
+export interface Anchor {
+  name: string;
+  address: number;
+  bytes: number;
 }
 
 /** Beyond all addresses. */
@@ -59,11 +66,12 @@ export interface Elf {
   machine: Machine;
   /** Linked to a fixed address: instructions may then hold addresses of 4 bytes. */
   fixed: boolean;
+  /** Data holds addresses in place; else they are in the relocations, and what looks like one is a small number. */
+  inPlace: boolean;
   segments: Segment[];
   /** By offset, without overlaps. */
   parts: Part[];
-  /** Addresses that fields count from, by a name that both versions of a program share. */
-  anchors: Map<string, number>;
+  anchors: Anchor[];
 }
 
 const MACHINES: Record<number, Machine> = { 62: 'x86-64', 183: 'aarch64', 40: 'arm' };
@@ -72,6 +80,7 @@ const SHT_PROGBITS = 1;
 const SHT_SYMTAB = 2;
 const SHT_RELA = 4;
 const SHT_DYNSYM = 11;
+const SHT_RELR = 19;
 const SHT_INIT_ARRAY = 14;
 const SHT_FINI_ARRAY = 15;
 const SHT_X86_64_UNWIND = 0x70000001;
@@ -125,7 +134,8 @@ export async function readElf(read: ReadAt, size: number): Promise<Elf | undefin
 
   const headers = await view(word(head, 32, 40), partBytes * partCount);
   const parts: Part[] = [];
-  const anchors = new Map<string, number>();
+  let anchors: Anchor[] = [];
+  let inPlace = type === 2 || machine === 'arm';
   if (headers !== undefined && partCount > 0) {
     const entries = Array.from({ length: partCount }, (_, at) => {
       const entry = headers.subarray(at * partBytes, (at + 1) * partBytes);
@@ -150,25 +160,23 @@ export async function readElf(read: ReadAt, size: number): Promise<Elf | undefin
       const end = names?.indexOf(0, from) ?? -1;
       return names === undefined || end < 0 ? '' : names.toString('latin1', from, end);
     };
-    const anchor = (name: string, address: number): number => {
-      if (!anchors.has(name) && anchors.size < LIMITS.elfAnchorsMax) anchors.set(name, address);
-      return [...anchors.keys()].indexOf(name);
-    };
-    for (const { nameAt, type, flags, address, offset, bytes, link } of entries) {
+    anchors = entries
+      .filter(({ bytes, address }) => bytes > 0 && address > 0 && address + bytes < 2 * UNLOADED)
+      .slice(0, LIMITS.elfAnchorsMax)
+      .map(({ nameAt, address, bytes }) => ({ name: nameOf(nameAt), address, bytes }));
+    if (entries.some((entry) => entry.type === SHT_RELR)) inPlace = true;
+    for (const { nameAt, type: kind, flags, address, offset, bytes, link } of entries) {
       const name = nameOf(nameAt);
-      if (name === '.text' || name === '.rodata') anchor(name, address);
-      const form = formOf(name, type, flags);
+      const form = formOf(name, kind, flags);
       if (form === undefined || bytes === 0 || !(bytes <= size - offset)) continue;
       // Tables of 32 bits are of another shape.
       if (!wide && (form === 'relocations' || form === 'symbols' || form === 'go-functions')) continue;
-      const part: Part = { form, offset, bytes, address, anchor: -1 };
-      const strings = entries[link];
-      if (form === 'symbols' && strings !== undefined)
-        part.anchor = anchor(`strings of ${name}`, UNLOADED + strings.offset);
-      if (form === 'frame-table') part.anchor = anchor(name, address);
-      if (form === 'go-types') part.anchor = anchor('.rodata', addressNamed(entries, nameOf, '.rodata'));
-      if (form === 'go-functions') part.anchor = anchor(name, UNLOADED + offset);
-      parts.push(part);
+      let anchor = address;
+      // Symbols name strings, relocations symbols.
+      if (form === 'symbols' || form === 'relocations')
+        anchor = link === 0 ? 0 : (entries[link]?.address ?? 0);
+      if (form === 'go-types') anchor = anchors.find((one) => one.name === '.rodata')?.address ?? 0;
+      parts.push({ form, offset, bytes, address, anchor });
     }
   }
   parts.sort((a, b) => a.offset - b.offset);
@@ -176,15 +184,7 @@ export async function readElf(read: ReadAt, size: number): Promise<Elf | undefin
     const before = parts[at - 1];
     return before === undefined || before.offset + before.bytes <= offset;
   });
-  return { machine, fixed: type === 2, segments, parts: apart, anchors };
-}
-
-function addressNamed(
-  entries: { nameAt: number; address: number }[],
-  nameOf: (at: number) => string,
-  name: string,
-): number {
-  return entries.find(({ nameAt }) => nameOf(nameAt) === name)?.address ?? 0;
+  return { machine, fixed: type === 2, inPlace, segments, parts: apart, anchors };
 }
 
 function formOf(name: string, type: number, flags: number): Form | undefined {

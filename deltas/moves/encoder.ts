@@ -8,11 +8,11 @@ import { ByteWriter } from '#deltas/bytes.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import { findRanges, type Ranges } from '#deltas/moves/covers.ts';
-import { type Elf, type ReadAt, readElf, type Segment } from '#deltas/moves/elf.ts';
+import { type Elf, type ReadAt, readElf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
 import { readField } from '#deltas/moves/fields.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
 import { masked } from '#deltas/moves/masks.ts';
-import { movedAnchors, Prediction } from '#deltas/moves/prediction.ts';
+import { Prediction } from '#deltas/moves/prediction.ts';
 import { References } from '#deltas/moves/references.ts';
 
 export interface EncodedMoves {
@@ -57,7 +57,7 @@ export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<E
     const theirs = new References(elf.young, readerOf(young), young.length);
     ranges = findRanges(await masked(old, references), await masked(young, theirs));
     moves = anchorMoves(elf.old, elf.young);
-    prediction = new Prediction(elf.old.segments, segments, ranges, movedAnchors(elf.old, moves));
+    prediction = new Prediction(elf.old, segments, ranges, moves);
   }
   if (ranges.count > LIMITS.rangesMax) return undefined;
 
@@ -86,10 +86,7 @@ export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<E
     const length = ranges.lengths[index] as number;
     if (to > place) literals.push(young.subarray(place, to));
     for (let done = 0; done < length; ) {
-      const some = Math.min(
-        pieceBytes(from + done, length - done),
-        LIMITS.movesChunkCopiedBytes - data.copied,
-      );
+      const some = await pieceBytes(from + done, length - done, references);
       const piece = Buffer.from(old.subarray(from + done, from + done + some));
       pieceAt = to + done;
       if (references !== undefined && prediction !== undefined)
@@ -134,9 +131,17 @@ function join<Name extends string>(
   return all.finish();
 }
 
-/** How far each anchor of the old program is from that of the new one. */
+/** How far each anchor of the old program is from that of the new one, less that of the one before. */
 function anchorMoves(old: Elf, young: Elf): number[] {
-  return [...old.anchors].map(([name, address]) => (young.anchors.get(name) ?? address) - address);
+  const addresses = new Map(young.anchors.map(({ name, address }) => [name, address]));
+  let last = 0;
+  return old.anchors.map(({ name, address }) => {
+    const moved = addresses.get(name);
+    const move = moved === undefined || moved >= UNLOADED !== address >= UNLOADED ? last : moved - address;
+    const more = move - last;
+    last = move;
+    return more;
+  });
 }
 
 function writePlan(segments: readonly Segment[], moves: readonly number[], ranges: Ranges): Buffer {

@@ -21,6 +21,8 @@ export function readField(view: DataView, at: number, kind: number): number {
     case KIND.backward32:
     case KIND.length32:
     case KIND.offset32:
+    case KIND.index32:
+    case KIND.go32:
       return view.getUint32(at, true);
     case KIND.branch26:
       return (view.getInt32(at, true) << 6) >> 6;
@@ -100,7 +102,11 @@ export function valueFor(kind: number, target: number, address: number, extra: n
     case KIND.backward32:
       return address - target;
     case KIND.offset32:
+    case KIND.table32:
+    case KIND.go32:
       return target - extra;
+    case KIND.index32:
+      return Math.round((target - extra) / 24);
     default:
       return target - address;
   }
@@ -124,7 +130,11 @@ export function targetFor(kind: number, value: number, address: number, extra: n
     case KIND.backward32:
       return address - value;
     case KIND.offset32:
+    case KIND.table32:
+    case KIND.go32:
       return value + extra;
+    case KIND.index32:
+      return 24 * value + extra;
     case KIND.page21:
     case KIND.low12:
     case KIND.length32:

@@ -7,7 +7,7 @@
  */
 import { LIMITS } from '#deltas/limits.ts';
 import type { Part, ReadAt } from '#deltas/moves/elf.ts';
-import { BLOCK_BYTES, type Finds, KIND, type Stretch } from '#deltas/moves/references.ts';
+import { BLOCK_BYTES, type Finds, KIND, LEAD_BYTES, type Stretch } from '#deltas/moves/references.ts';
 
 /** A pointer of 4 signed bytes, from the field itself: what compilers write on all machines here. */
 const SELF_32 = 0x1b;
@@ -15,6 +15,8 @@ const SELF_32 = 0x1b;
 export class FrameIndex {
   /** First record that begins in each block of the file, by the block's number. */
   readonly first = new Map<number, number>();
+  /** Last record that begins in each. */
+  readonly last = new Map<number, number>();
   /** Common parts, by their place in the file, whose descriptions have a table of handlers. */
   readonly handled = new Set<number>();
 
@@ -34,6 +36,7 @@ export class FrameIndex {
       const length = window.readUInt32LE(place);
       const block = Math.floor(at / BLOCK_BYTES);
       if (!index.first.has(block)) index.first.set(block, at);
+      index.last.set(block, at);
       // 64-bit descriptions are not written by any linker; zero ends the section.
       if (length === 0 || length === 0xffffffff || length > end - at - 4) break;
       if (window.readUInt32LE(place + 4) === 0 && hasHandlers(window.subarray(place, place + 4 + length)))
@@ -65,25 +68,34 @@ function hasHandlers(record: Buffer): boolean {
 }
 
 export function sweepFrames(finds: Finds, stretch: Stretch, index: FrameIndex): void {
-  const { bytes, from, start, end, base } = stretch;
+  const { bytes, from, start, end, base, part } = stretch;
   const first = index.first.get(Math.floor(start / BLOCK_BYTES));
   if (first === undefined) return;
-  // A description that crosses into the next block is told of there only in part: fields that lie whole in this one.
-  for (let at = first; at + 20 <= end; ) {
+  const stop = part.offset + part.bytes;
+  const add = (offset: number, width: number, kind: number, target: number, extra: number): void => {
+    if (offset >= start && offset < end && offset + width <= stop) finds.add(offset, kind, target, extra);
+  };
+  // One that began in the block before may reach into this.
+  const before = index.last.get(Math.floor(start / BLOCK_BYTES) - 1);
+  for (
+    let at = before !== undefined && start - before < LEAD_BYTES ? before : first;
+    at < end && at + 20 <= stop;
+  ) {
     const place = at - from;
+    if (place + 24 > bytes.length) return;
     const length = bytes.readUInt32LE(place);
     if (length === 0 || length === 0xffffffff) return;
     const id = bytes.readUInt32LE(place + 4);
     if (id !== 0 && length >= 13) {
       const common = at + 4 - id;
-      finds.add(at + 4, KIND.backward32, base + common, 0);
+      add(at + 4, 4, KIND.backward32, base + common, 0);
       const code = base + at + 8 + bytes.readInt32LE(place + 8);
-      finds.add(at + 8, KIND.self32, code, 0);
+      add(at + 8, 4, KIND.self32, code, 0);
       const codeBytes = bytes.readUInt32LE(place + 12);
-      if (codeBytes > 0) finds.add(at + 12, KIND.length32, code + codeBytes - 1, code);
-      if (index.handled.has(common) && bytes[place + 16] === 4 && at + 21 <= end) {
+      if (codeBytes > 0) add(at + 12, 4, KIND.length32, code + codeBytes - 1, code);
+      if (index.handled.has(common) && bytes[place + 16] === 4) {
         const handlers = bytes.readInt32LE(place + 17);
-        if (handlers !== 0) finds.add(at + 17, KIND.self32, base + at + 17 + handlers, 0);
+        if (handlers !== 0) add(at + 17, 4, KIND.self32, base + at + 17 + handlers, 0);
       }
     }
     at += 4 + length;

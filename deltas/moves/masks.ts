@@ -4,7 +4,7 @@
  * In code a reference becomes zero, so that a function that was only moved agrees in full. In tables there would be nothing
  * left, so that there it becomes a hash of what it points to, with the references in that replaced, too.
  */
-import { type Segment, UNLOADED } from '#deltas/moves/elf.ts';
+import { type Elf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
 import { writeField } from '#deltas/moves/fields.ts';
 import { BLOCK_BYTES, KIND, type References } from '#deltas/moves/references.ts';
 
@@ -19,14 +19,25 @@ const STAYS: ReadonlySet<number> = new Set([
   KIND.length32,
   KIND.length64,
 ]);
-const LABELLED: ReadonlySet<number> = new Set([KIND.absolute64, KIND.offset32, KIND.self32]);
+const LABELLED: ReadonlySet<number> = new Set([
+  KIND.absolute64,
+  KIND.offset32,
+  KIND.self32,
+  KIND.index32,
+  KIND.table32,
+]);
+
+interface Label {
+  at: number;
+  target: number;
+}
 
 /** @param bytes the whole file; unchanged */
 export async function masked(bytes: Uint8Array, references: References): Promise<Uint8Array> {
   const made = Uint8Array.from(bytes);
   const view = new DataView(made.buffer);
   const { parts, segments } = references.elf;
-  const labels: { at: number; kind: number; target: number }[] = [];
+  const labels: Label[] = [];
   const blocks = new Set<number>();
   for (const { offset, bytes: length } of parts) {
     for (let block = Math.floor(offset / BLOCK_BYTES); block * BLOCK_BYTES < offset + length; block += 1)
@@ -39,9 +50,10 @@ export async function masked(bytes: Uint8Array, references: References): Promise
       if (STAYS.has(kind)) continue;
       const offset = found.offsets[at] as number;
       writeField(view, offset, kind, 0);
-      if (LABELLED.has(kind)) labels.push({ at: offset, kind, target: found.targets[at] as number });
+      if (LABELLED.has(kind)) labels.push({ at: offset, target: found.targets[at] as number });
     }
   }
+  if (!references.elf.inPlace) labels.push(...relocated(bytes, references.elf));
   const hashes = labels.map(({ target }) => {
     const start = offsetOf(segments, target);
     if (start === undefined) return 0;
@@ -60,4 +72,21 @@ function offsetOf(segments: readonly Segment[], target: number): number | undefi
   if (target >= UNLOADED) return target - UNLOADED;
   const segment = segments.find((one) => target >= one.address && target < one.address + one.fileBytes);
   return segment === undefined ? undefined : segment.offset + target - segment.address;
+}
+
+/** Where the program's loader will put addresses, there is only zero in the file: nothing that tells one place from another. */
+function relocated(bytes: Uint8Array, { parts, segments }: Elf): Label[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const labels: Label[] = [];
+  for (const { form, offset, bytes: length, anchor } of parts) {
+    if (form !== 'relocations') continue;
+    for (let at = offset; at + 24 <= offset + length; at += 24) {
+      const place = offsetOf(segments, Number(view.getBigUint64(at, true)));
+      if (place === undefined || place + 8 > bytes.length) continue;
+      const symbol = view.getUint32(at + 12, true);
+      const target = symbol === 0 ? Number(view.getBigUint64(at + 16, true)) : anchor + 24 * symbol;
+      labels.push({ at: place, target });
+    }
+  }
+  return labels;
 }

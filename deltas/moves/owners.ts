@@ -69,12 +69,6 @@ export class Owners {
     const at = this.#find(offset);
     return at < 0 ? -1 : (this.#owners[at] as number);
   }
-
-  /** The ranges around a byte that none has: the last before, the first behind; -1: there is none. */
-  around(offset: number): [before: number, behind: number] {
-    const at = this.#find(offset);
-    return [at < 1 ? -1 : (this.#owners[at - 1] as number), this.#owners[at + 1] ?? -1];
-  }
 }
 
 class Heap {

@@ -6,7 +6,7 @@
  */
 
 import type { Ranges } from '#deltas/moves/covers.ts';
-import { type Elf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
+import { type Anchor, type Elf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
 import { Owners } from '#deltas/moves/owners.ts';
 
 /** Targets that are remembered exactly; a later one takes the place of an earlier one with the same slot. */
@@ -31,30 +31,43 @@ export class Prediction {
   readonly #exactSure = new Uint8Array(2 ** EXACT_BITS);
   readonly #nearKeys = new Float64Array(2 ** NEAR_BITS).fill(-1);
   readonly #nearMoves = new Float64Array(2 ** NEAR_BITS);
+  readonly #sections: readonly Anchor[];
+  #section: Anchor | undefined;
   #segment: Segment | undefined;
   #newSegment: Segment | undefined;
 
   /** By an anchor's old address. */
-  readonly #anchors: ReadonlyMap<number, number>;
+  readonly #anchors = new Map<number, number>();
   /** AArch64: the page that each register was last set to in the new file. */
   readonly pages = new Float64Array(32);
 
-  /** @param anchors new address by old one */
-  constructor(
-    olds: readonly Segment[],
-    news: readonly Segment[],
-    ranges: Ranges,
-    anchors: ReadonlyMap<number, number>,
-  ) {
-    this.#anchors = anchors;
-    this.#olds = olds;
+  /** @param moves of the old program's anchors, in their order, each less the one before it */
+  constructor(old: Elf, news: readonly Segment[], ranges: Ranges, moves: readonly number[]) {
+    this.#olds = old.segments;
     this.#news = news;
     this.#ranges = ranges;
     this.#owners = new Owners(ranges);
+    this.#sections = old.anchors;
+    let move = 0;
+    for (const [at, { address }] of old.anchors.entries()) {
+      move += moves[at] ?? 0;
+      this.#anchors.set(address, address + move);
+    }
   }
 
   anchor(old: number): number {
     return this.#anchors.get(old) ?? old;
+  }
+
+  /** What no range has has moved with its section. */
+  #sectionMove(old: number): number {
+    let section = this.#section;
+    if (section === undefined || old < section.address || old >= section.address + section.bytes) {
+      section = this.#sections.find(({ address, bytes }) => old >= address && old < address + bytes);
+      if (section === undefined) return 0;
+      this.#section = section;
+    }
+    return this.anchor(section.address) - section.address;
   }
 
   /** Address of a byte of the new file. */
@@ -82,16 +95,14 @@ export class Prediction {
     if (offset !== undefined) {
       const local = this.#beside(offset, range);
       if (local !== undefined) return old >= UNLOADED ? UNLOADED + local : this.address(local);
-      const ranged = this.#ranged(offset, false);
+      const ranged = this.#ranged(offset);
       if (ranged !== undefined) return old >= UNLOADED ? UNLOADED + ranged : this.address(ranged);
     }
     if (known) return old + (this.#exactMoves[slot] as number);
     const near = Math.floor(old / 2 ** NEAR_SHIFT);
     const nearSlot = slotOf(near, NEAR_BITS);
     if (this.#nearKeys[nearSlot] === near) return old + (this.#nearMoves[nearSlot] as number);
-    const beyond = offset === undefined ? undefined : this.#ranged(offset, true);
-    if (beyond === undefined) return old;
-    return old >= UNLOADED ? UNLOADED + beyond : this.address(beyond);
+    return old + this.#sectionMove(old);
   }
 
   /** A reference to `old` turned out to point to `young`; the prediction was `right` or not. */
@@ -138,19 +149,10 @@ export class Prediction {
     return undefined;
   }
 
-  /** @param outside take the range before it, when it is in none */
-  #ranged(offset: number, outside: boolean): number | undefined {
-    const { news, olds, lengths } = this.#ranges;
-    let owner = this.#owners.of(offset);
-    if (owner < 0) {
-      if (!outside) return undefined;
-      // In none: what is nearest to it has moved as far.
-      const [before, behind] = this.#owners.around(offset);
-      if (before < 0 && behind < 0) return undefined;
-      const since = before < 0 ? Infinity : offset - (olds[before] as number) - (lengths[before] as number);
-      const until = behind < 0 ? Infinity : (olds[behind] as number) - offset;
-      owner = since <= until ? before : behind;
-    }
+  #ranged(offset: number): number | undefined {
+    const { news, olds } = this.#ranges;
+    const owner = this.#owners.of(offset);
+    if (owner < 0) return undefined;
     return (news[owner] as number) + offset - (olds[owner] as number);
   }
 
@@ -172,9 +174,4 @@ function slotOf(key: number, bits: number): number {
   const low = key | 0;
   const mixed = Math.imul(low ^ Math.floor(key / 2 ** 32), 0x9e3779b1);
   return ((mixed ^ (mixed >>> 15)) >>> 0) & (2 ** bits - 1);
-}
-
-/** @param moves of the old program's anchors, in their order */
-export function movedAnchors(old: Elf, moves: readonly number[]): Map<number, number> {
-  return new Map([...old.anchors.values()].map((address, at) => [address, address + (moves[at] ?? 0)]));
 }

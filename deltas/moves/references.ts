@@ -40,10 +40,16 @@ export const KIND = {
   /** How long something is; it points to its last byte. */
   length32: 14,
   length64: 15,
+  /** Number of a symbol of 24 bytes, from the first. */
+  index32: 16,
+  /** i32 from a place in a table of constants. */
+  table32: 17,
+  /** u32 in Go's table of functions. */
+  go32: 18,
 } as const;
-export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8];
+export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 4, 4];
 
-/** References of one block, by rising offset. */
+/** References that begin in one block, by rising offset; the last may reach into the next. */
 export interface Found {
   count: number;
   /** Of the field, in the file. */
@@ -118,8 +124,11 @@ export class Finds {
 export const BLOCK_BYTES = 16 * 1024;
 /** A sweep of x86 begins so far before its block, to be in step when it gets there; and sees so far beyond its end. */
 export const LEAD_BYTES = 64;
-export const TAIL_BYTES = 16;
+export const TAIL_BYTES = 32;
 const BLOCKS_MAX = 512;
+/** Fewer in a row that seem to point into code are chance. */
+const JUMPS_MIN = 3;
+const JUMP_SPAN_BYTES = 256 * 1024;
 
 /** Where a stretch of a part's bytes is. */
 export interface Stretch {
@@ -140,7 +149,8 @@ export class References {
   readonly #blocks = new Map<number, Found>();
   readonly #low: number;
   readonly #high: number;
-  readonly #anchors: readonly number[];
+  readonly #data: number;
+  readonly #code: { low: number; high: number };
   #frames: FrameIndex | undefined;
   #functions: GoFunctions | undefined;
 
@@ -148,23 +158,40 @@ export class References {
     this.elf = elf;
     this.#read = read;
     this.#size = size;
-    this.#anchors = [...elf.anchors.values()];
+    const code = elf.parts.filter(({ form }) => form === 'code');
+    this.#code = {
+      low: Math.min(...code.map(({ address }) => address)),
+      high: Math.max(...code.map(({ address, bytes }) => address + bytes)),
+    };
     this.#low = Math.max(1, Math.min(...elf.segments.map(({ address }) => address)));
     this.#high = Math.max(...elf.segments.map(({ address, memoryBytes }) => address + memoryBytes));
+    const pointed = elf.parts.filter(
+      ({ form }) => form === 'code' || form === 'constants' || form === 'pointers',
+    );
+    this.#data = Math.max(this.#low, Math.min(...pointed.map(({ address }) => address)));
   }
 
   /** Whether something of the program is there. */
   readonly holds = (address: number): boolean => address >= this.#low && address < this.#high;
 
+  /** Whether a word that may be an address is one: what comes before code and constants is small numbers' land. */
+  points(target: number): boolean {
+    return target >= this.#data && target < this.#high;
+  }
+
+  /** Those of a block that is at hand; the one that was not asked for the longest is forgotten first. */
+  held(number: number): Found | undefined {
+    const known = this.#blocks.get(number);
+    if (known === undefined) return undefined;
+    this.#blocks.delete(number);
+    this.#blocks.set(number, known);
+    return known;
+  }
+
   /** Of the block with that number, of BLOCK_BYTES. */
   async block(number: number): Promise<Found> {
-    const known = this.#blocks.get(number);
-    if (known !== undefined) {
-      // The one that was not asked for the longest is forgotten first.
-      this.#blocks.delete(number);
-      this.#blocks.set(number, known);
-      return known;
-    }
+    const known = this.held(number);
+    if (known !== undefined) return known;
     const start = number * BLOCK_BYTES;
     const end = Math.min(start + BLOCK_BYTES, this.#size);
     const finds = new Finds();
@@ -193,9 +220,9 @@ export class References {
   }
 
   async #sweep(finds: Finds, stretch: Stretch): Promise<void> {
-    const { machine, fixed } = this.elf;
+    const { machine, fixed, inPlace } = this.elf;
     const { part } = stretch;
-    const anchor = this.#anchors[part.anchor] ?? 0;
+    const { anchor } = part;
     switch (part.form) {
       case 'code':
         if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
@@ -203,11 +230,15 @@ export class References {
         else sweepArm(finds, stretch, this.holds);
         return;
       case 'pointers':
-      case 'constants':
         this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8, 0);
+        return;
+      case 'constants':
+        if (inPlace) this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8, 0);
+        if (machine !== 'arm' && !fixed) this.#jumpTables(finds, stretch);
         return;
       case 'relocations':
         this.#pointers(finds, stretch, 24, 0, 16);
+        if (anchor !== 0) this.#indexes(finds, stretch, anchor);
         return;
       case 'symbols':
         this.#symbols(finds, stretch, anchor);
@@ -226,7 +257,7 @@ export class References {
         this.#loose(finds, stretch);
         return;
       case 'go-functions':
-        this.#functions ??= await GoFunctions.of(part, this.#read, this.elf.anchors.get('.text') ?? 0);
+        this.#functions ??= await GoFunctions.of(part, this.#read, this.elf);
         await this.#functions.sweep(finds, stretch);
         return;
     }
@@ -242,9 +273,9 @@ export class References {
     for (let at = first; at < end; at += every) {
       for (const place of places) {
         const offset = at + place;
-        if (offset < start || offset + width > end) continue;
+        if (offset < start || offset >= end || offset + width > part.offset + part.bytes) continue;
         const target = wide ? address64(bytes, offset - from) : bytes.readUInt32LE(offset - from);
-        if (this.holds(target)) finds.add(offset, kind, target, 0);
+        if (this.points(target)) finds.add(offset, kind, target, 0);
       }
     }
   }
@@ -276,9 +307,47 @@ export class References {
     }
   }
 
+  /** Elf64_Rela: the upper half of what follows the address is the symbol's number. */
+  #indexes(finds: Finds, stretch: Stretch, symbols: number): void {
+    const { bytes, from, start, end, part } = stretch;
+    const first = part.offset + Math.floor((start - part.offset) / 24) * 24;
+    for (let offset = first + 12; offset + 4 <= end; offset += 24) {
+      if (offset < start) continue;
+      const symbol = bytes.readUInt32LE(offset - from);
+      if (symbol !== 0) finds.add(offset, KIND.index32, symbols + 24 * symbol, symbols);
+    }
+  }
+
+  /**
+   * Tables of i32 from their own start to code. Where one ends and the next begins does not show; counted from the first's start
+   * a later one points a little beside its target, which has mostly moved as far.
+   */
+  #jumpTables(finds: Finds, stretch: Stretch): void {
+    const { bytes, from, start, end, base } = stretch;
+    const { low, high } = this.#code;
+    // All into one function, or a few beside each other.
+    const aims = (anchor: number, first: number, offset: number): boolean => {
+      const value = bytes.readInt32LE(offset - from);
+      const target = anchor + value;
+      return target >= low && target < high && Math.abs(value - first) < JUMP_SPAN_BYTES;
+    };
+    for (let offset = Math.ceil(start / 4) * 4; offset + 4 * JUMPS_MIN <= end; ) {
+      const anchor = base + offset;
+      const first = bytes.readInt32LE(offset - from);
+      let count = 0;
+      while (offset + 4 * count + 4 <= end && aims(anchor, first, offset + 4 * count)) count += 1;
+      if (count >= JUMPS_MIN) {
+        for (let at = offset; at < offset + 4 * count; at += 4)
+          finds.add(at, KIND.table32, anchor + bytes.readInt32LE(at - from), anchor);
+      }
+      offset += 4 * Math.max(1, count);
+    }
+  }
+
   #loose(finds: Finds, stretch: Stretch): void {
-    const { bytes, from, start, end } = stretch;
-    for (let offset = start; offset + 8 <= end; offset += 1) {
+    const { bytes, from, start, end, part } = stretch;
+    const stop = part.offset + part.bytes;
+    for (let offset = start; offset < end && offset + 8 <= stop; offset += 1) {
       const at = offset - from;
       // Most are ruled out by the bytes that are zero in all addresses of programs.
       if (bytes[at + 7] !== 0 || bytes[at + 6] !== 0 || bytes[at + 2] === 0) continue;

@@ -11,6 +11,7 @@ export function sweepX86(
 ): void {
   const { bytes, from, start, end, base, part } = stretch;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const stop = part.offset + part.bytes;
   let at = Math.max(part.offset, start - LEAD_BYTES, from);
   const last = Math.min(end, from + bytes.length - TAIL_BYTES);
   while (at < last) {
@@ -19,12 +20,12 @@ export function sweepX86(
     if (field !== 0) {
       const offset = at + field;
       if (found.kind === RELATIVE32) {
-        if (offset >= start && offset + 4 <= end) {
+        if (offset >= start && offset < end && offset + 4 <= stop) {
           const target = base + at + length + view.getInt32(offset - from, true);
           if (holds(target)) finds.add(offset, KIND.relative32, target, length - field);
         }
       } else if (found.kind === ABSOLUTE32) {
-        if (fixed && offset >= start && offset + 4 <= end) {
+        if (fixed && offset >= start && offset < end && offset + 4 <= stop) {
           const target = view.getUint32(offset - from, true);
           if (holds(target)) finds.add(offset, KIND.absolute32, target, 0);
         }
