@@ -1,0 +1,259 @@
+/** Files told by ranges with predicted references: any bytes come back, programs come small, and nothing hostile gets far. */
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { brotliCompressSync } from 'node:zlib';
+import fc from 'fast-check';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { DeltaError } from '#deltas/errors.ts';
+import { decodeMoves, type MoveSources } from '#deltas/moves/decoder.ts';
+import { readElf } from '#deltas/moves/elf.ts';
+import { type EncodedMoves, encodeMoves } from '#deltas/moves/encoder.ts';
+import { References } from '#deltas/moves/references.ts';
+import { decode, found, RELATIVE32 } from '#deltas/moves/x86-64.ts';
+import { noise, source } from '#test/deltas-kit.ts';
+
+const sources = (chunks: Buffer, literals: Buffer): MoveSources => {
+  let [chunkAt, literalAt] = [0, 0];
+  return {
+    chunk: async (length) => {
+      if (length > chunks.length - chunkAt) throw new DeltaError('CORRUPT', 'no more');
+      chunkAt += length;
+      return chunks.subarray(chunkAt - length, chunkAt);
+    },
+    async *literal(length) {
+      if (length > literals.length - literalAt) throw new DeltaError('CORRUPT', 'no more');
+      literalAt += length;
+      yield literals.subarray(literalAt - length, literalAt);
+    },
+  };
+};
+const fileOf = (bytes: Buffer) => ({
+  size: bytes.length,
+  read: async (offset: number, length: number) => bytes.subarray(offset, offset + length),
+});
+const rebuild = async (old: Buffer, bytes: number, chunks: Buffer, literals: Buffer): Promise<Buffer> => {
+  const parts: Buffer[] = [];
+  for await (const part of decodeMoves(fileOf(old), bytes, sources(chunks, literals)))
+    parts.push(Buffer.from(part));
+  return Buffer.concat(parts);
+};
+const thereAndBack = async (old: Buffer, young: Buffer): Promise<EncodedMoves> => {
+  const made = await encodeMoves(old, young);
+  if (made === undefined) throw new Error('too many ranges');
+  const back = await rebuild(old, young.length, Buffer.concat(made.chunks), Buffer.concat(made.literals));
+  expect(back.equals(young)).toBe(true);
+  return made;
+};
+const bytesOf = ({ chunks, literals }: EncodedMoves): number =>
+  brotliCompressSync(Buffer.concat(chunks)).length + brotliCompressSync(Buffer.concat(literals)).length;
+
+/** A program large enough to have all that programs have: calls, tables, strings, data that points to both. */
+const program = (changed: boolean): string => {
+  const functions = Array.from({ length: 400 }, (_, at) => {
+    const [a = 0, b = 0, c = 0] = noise(3, `function ${at}`);
+    const calls =
+      at > 2 ? `sum += f${(a * 7 + at) % at}(sum, ${b}); if (sum > ${c}) return f${b % at}(sum, y);` : '';
+    const more = changed && at === 137 ? 'puts("put in"); counter += 3;' : '';
+    return `__attribute__((noinline)) int f${at}(int x, int y) {
+      int sum = x * ${a} + y; ${more}
+      switch (x % 9) { case 0: sum += table[y & 63]; break; case 1: sum ^= ${b}; break; case 2: puts(names[y & 63]); break;
+        case 3: sum -= counter; break; case 4: sum <<= 1; break; case 5: return ${c}; case 6: sum += y; break; }
+      ${calls} counter += sum; return sum; }`;
+  });
+  const names = Array.from({ length: 64 }, (_, at) => `"name ${at} of many"`).join(',');
+  const pointers = Array.from({ length: 400 }, (_, at) => `f${at}`).join(',');
+  const before = Array.from({ length: 400 }, (_, at) => `int f${at}(int, int);`).join('\n');
+  return `#include <stdio.h>
+    ${changed ? 'int added[40] = {1};' : ''} int counter; int table[64] = {1, 2, 3}; const char *names[64] = {${names}};
+    ${before} ${functions.join('\n')}
+    int (*all[400])(int, int) = {${pointers}};
+    int main(int n, char **v) { return all[n % 400](n, n); }`;
+};
+
+const folder = mkdtempSync(join(tmpdir(), 'midair-moves-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+const compiled = (flags: string[], changed: boolean): Buffer => {
+  const [text, made] = [join(folder, 'program.c'), join(folder, 'program')];
+  writeFileSync(text, program(changed));
+  execFileSync('cc', ['-O2', '-s', ...flags, text, '-o', made]);
+  return readFileSync(made);
+};
+
+describe('any bytes', () => {
+  it('come back from any others', async () => {
+    const piece = fc.oneof(
+      fc.uint8Array({ maxLength: 40 }),
+      fc.nat(300).map((length) => new Uint8Array(length)),
+      fc.tuple(fc.nat(9), fc.nat(2000)).map(([seed, length]) => noise(length, `${seed}`)),
+    );
+    const file = fc.array(piece, { maxLength: 8 }).map((parts) => Buffer.concat(parts));
+    await fc.assert(
+      fc.asyncProperty(file, file, async (old, young) => void (await thereAndBack(old, young))),
+      { numRuns: 300 },
+    );
+  });
+
+  it('that only moved, or changed here and there, take few', async () => {
+    const old = Buffer.from(source(4_000, 'old'));
+    const cut = old.length >> 1;
+    const young = Buffer.concat([old.subarray(cut), Buffer.from('put in between'), old.subarray(0, cut)]);
+    young[1_000] = 0x21;
+    const made = await thereAndBack(old, young);
+    expect(bytesOf(made)).toBeLessThan(80);
+  });
+
+  it('with a head that says they are a program, whatever follows', async () => {
+    const real = compiled([], false);
+    const random = fc.record({
+      seed: fc.string(),
+      at: fc.nat(real.length - 1),
+      length: fc.nat(3_000),
+      machine: fc.constantFrom(62, 183, 40),
+    });
+    await fc.assert(
+      fc.asyncProperty(random, random, async (a, b) => {
+        const broken = ({ seed, at, length, machine }: typeof a): Buffer => {
+          const bytes = Buffer.from(real);
+          noise(length, seed).copy(bytes, Math.max(at, 64));
+          bytes.writeUInt16LE(machine, 18);
+          return bytes;
+        };
+        await thereAndBack(broken(a), broken({ ...b, machine: a.machine }));
+      }),
+      { numRuns: 60 },
+    );
+  }, 60_000);
+});
+
+describe('a program built again after a small change', () => {
+  it.each([
+    ['for any address', ['-fPIE', '-pie']],
+    ['for one address', ['-no-pie']],
+    ['a library', ['-shared', '-fPIC']],
+  ])('takes a fraction of what it takes without the prediction: %s', async (_, flags) => {
+    const [old, young] = [compiled(flags, false), compiled(flags, true)];
+    const made = await thereAndBack(old, young);
+    const { count, wrong } = made.references;
+    expect(count).toBeGreaterThan(2_000);
+    expect(wrong / count).toBeLessThan(0.05);
+    // The same bytes, which no longer say that they are a program.
+    const [plainOld, plainYoung] = [Buffer.from(old), Buffer.from(young)];
+    plainOld[0] = plainYoung[0] = 0;
+    expect(bytesOf(made)).toBeLessThan(bytesOf(await thereAndBack(plainOld, plainYoung)) / 2);
+  });
+});
+
+describe('what is in a program', () => {
+  it('is found where objdump finds it: the targets of all calls', async () => {
+    const path = join(folder, 'called');
+    writeFileSync(path, compiled(['-no-pie'], false));
+    const bytes = readFileSync(path);
+    const listed = execFileSync('objdump', ['-d', '-j', '.text', path], {
+      encoding: 'utf8',
+      maxBuffer: 1 << 28,
+    });
+    const calls = [...listed.matchAll(/^\s*([0-9a-f]+):.*\s(?:call|jmp)\s+([0-9a-f]+) </gm)];
+    expect(calls.length).toBeGreaterThan(500);
+    const read = fileOf(bytes).read;
+    const elf = await readElf(read, bytes.length);
+    if (elf === undefined) throw new Error('not a program');
+    const references = new References(elf, read, bytes.length);
+    const targets = new Set<number>();
+    for (let block = 0; block * 16_384 < bytes.length; block += 1) {
+      const { count, targets: some } = await references.block(block);
+      for (let at = 0; at < count; at += 1) targets.add(some[at] as number);
+    }
+    const missed = calls.filter(([, , target]) => !targets.has(Number.parseInt(target as string, 16)));
+    expect(missed.map(([line]) => line)).toEqual([]);
+  });
+
+  it.each([
+    ['e8 78 56 34 12', 5, 1],
+    ['0f 84 00 00 00 00', 6, 2],
+    ['48 8d 3d 10 00 00 00', 7, 3],
+    ['83 3d 00 00 00 00 07', 7, 2],
+    ['c7 05 00 00 00 00 01 00 00 00', 10, 2],
+    ['66 c7 05 00 00 00 00 01 00', 9, 3],
+    ['c5 f8 28 05 00 00 00 00', 8, 4],
+    ['c4 e3 71 0f 05 00 00 00 00 08', 10, 5],
+    ['62 f1 7c 48 28 05 00 00 00 00', 10, 6],
+    ['f6 05 00 00 00 00 01', 7, 2],
+    ['0f f6 05 00 00 00 00', 7, 3],
+  ])('x86-64: %s has %d bytes, the field at %d', (hex, length, at) => {
+    const code = Buffer.concat([Buffer.from(hex.replaceAll(' ', ''), 'hex'), Buffer.alloc(16)]);
+    expect([decode(code, 0), found.at, found.kind]).toEqual([length, at, RELATIVE32]);
+  });
+
+  it.each([
+    ['48 89 e5', 3],
+    ['55', 1],
+    ['48 b8 01 02 03 04 05 06 07 08', 10],
+    ['48 83 ec 08', 4],
+    ['c8 10 00 00', 4],
+    ['f7 d8', 2],
+    ['f7 c0 01 00 00 00', 6],
+    ['66 0f 1f 44 00 00', 6],
+    ['66 2e 0f 1f 84 00 00 00 00 00', 10],
+    ['06', 1],
+  ])('x86-64: %s has %d bytes', (hex, length) => {
+    const code = Buffer.concat([Buffer.from(hex.replaceAll(' ', ''), 'hex'), Buffer.alloc(16)]);
+    expect(decode(code, 0)).toBe(length);
+  });
+});
+
+describe('hostile ranges', () => {
+  let old: Buffer;
+  let young: Buffer;
+  let chunks: Buffer;
+  let literals: Buffer;
+  beforeAll(async () => {
+    old = compiled([], false);
+    young = compiled([], true);
+    const made = await thereAndBack(old, young);
+    chunks = Buffer.concat(made.chunks);
+    literals = Buffer.concat(made.literals);
+  });
+
+  it('are refused or give other bytes, never more than were asked for, never another error', async () => {
+    const codes = new Map<string, number>();
+    await fc.assert(
+      fc.asyncProperty(
+        fc.nat(chunks.length - 1),
+        fc.uint8Array({ minLength: 1, maxLength: 6 }),
+        fc.boolean(),
+        async (at, bytes, cut) => {
+          const bad = cut ? chunks.subarray(0, at) : Buffer.from(chunks);
+          if (!cut) bad.set(bytes.subarray(0, chunks.length - at), at);
+          let made = 0;
+          let code = 'none';
+          try {
+            for await (const piece of decodeMoves(fileOf(old), young.length, sources(bad, literals)))
+              made += piece.length;
+          } catch (error) {
+            if (!(error instanceof DeltaError)) throw error;
+            code = error.code;
+          }
+          expect(made).toBeLessThanOrEqual(young.length);
+          codes.set(code, (codes.get(code) ?? 0) + 1);
+        },
+      ),
+      { numRuns: 400 },
+    );
+    expect(codes.get('CORRUPT')).toBeGreaterThan(50);
+    expect([...codes.keys()].filter((code) => !/^(none|CORRUPT|TOO_LARGE)$/.test(code))).toEqual([]);
+  });
+
+  it('that claim a chunk of any length are refused before it is read', async () => {
+    const bad = Buffer.from(chunks);
+    bad.writeUInt32LE(0x7fffffff, 0);
+    await expect(rebuild(old, young.length, bad, literals)).rejects.toMatchObject({ code: 'TOO_LARGE' });
+  });
+
+  it('for a program, on a basis that is none', async () => {
+    await expect(rebuild(noise(old.length, 'none'), young.length, chunks, literals)).rejects.toMatchObject({
+      code: 'BASIS_MISMATCH',
+    });
+  });
+});
