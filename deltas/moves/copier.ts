@@ -15,7 +15,7 @@ import { BLOCK_BYTES, KIND, type References, WIDTH } from '#deltas/moves/referen
 export type Fix = (view: DataView, at: number, kind: number, predicted: number) => number;
 
 const PAGE = 4096;
-const ANCHORED: ReadonlySet<number> = new Set([KIND.offset32, KIND.index32, KIND.go32]);
+const ANCHORED: ReadonlySet<number> = new Set([KIND.offset32, KIND.index32]);
 
 /**
  * A piece ends where a block of the old file ends, or with the reference that reaches over that end: what a piece's references
@@ -71,11 +71,12 @@ export async function predict(
     const old = targets[index] as number;
     let extra = extras[index] as number;
     if (ANCHORED.has(kind)) extra = prediction.anchor(extra);
-    else if (kind === KIND.table32) extra = prediction.target(extra, range);
+    else if (kind === KIND.table32 || kind === KIND.go32) extra = prediction.target(extra, range);
     const isLength = kind === KIND.length32 || kind === KIND.length64;
+    const moved = kind === KIND.go32 ? prediction.tableMoves.get(extras[index] as number) : undefined;
     const value_ = isLength
       ? prediction.length(extra, old)
-      : valueFor(kind, prediction.target(old, range), address, extra);
+      : valueFor(kind, moved === undefined ? prediction.target(old, range) : old + moved, address, extra);
     const predicted = cut(kind, value_);
     const value = fix(view, at, kind, predicted);
     writeField(view, at, kind, value);
@@ -83,7 +84,9 @@ export async function predict(
     const target =
       pagedTarget(view, at, kind, value, address, extra, prediction) ??
       targetFor(kind, value, address, extra);
-    if (target !== undefined) prediction.learn(old, target, value === predicted);
+    if (kind === KIND.go32 && target !== undefined)
+      prediction.tableMoves.set(extras[index] as number, target - old);
+    else if (target !== undefined) prediction.learn(old, target, value === predicted);
   }
 }
 

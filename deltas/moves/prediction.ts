@@ -38,6 +38,8 @@ export class Prediction {
 
   /** By an anchor's old address. */
   readonly #anchors = new Map<number, number>();
+  /** How far what the last entry of a table pointed to had moved, by the table's anchor. */
+  readonly tableMoves = new Map<number, number>();
   /** AArch64: the page that each register was last set to in the new file. */
   readonly pages = new Float64Array(32);
 

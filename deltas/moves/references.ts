@@ -152,7 +152,8 @@ export class References {
   readonly #data: number;
   readonly #code: { low: number; high: number };
   #frames: FrameIndex | undefined;
-  #functions: GoFunctions | undefined;
+  /** null: of a version that is not understood. */
+  #functions: GoFunctions | null | undefined;
 
   constructor(elf: Elf, read: ReadAt, size: number) {
     this.elf = elf;
@@ -257,8 +258,8 @@ export class References {
         this.#loose(finds, stretch);
         return;
       case 'go-functions':
-        this.#functions ??= await GoFunctions.of(part, this.#read, this.elf);
-        await this.#functions.sweep(finds, stretch);
+        this.#functions ??= (await GoFunctions.of(part, this.#read, this.elf)) ?? null;
+        await this.#functions?.sweep(finds, stretch);
         return;
     }
   }
