@@ -66,11 +66,12 @@ export function bodyDigest(piece: Uint8Array): Buffer {
 }
 
 /** Prelude and header; the codecs follow from the sections. */
-export function writeHeader(header: Omit<Header, 'codecs'>): Buffer {
+export function writeHeader(header: Omit<Header, 'codecs'> & { longNames?: boolean }): Buffer {
   const out = new ByteWriter();
   out.bytes(header.basisId);
   out.bytes(header.targetId);
   const used = new Set<Codec>(['columns-1', 'zstd']);
+  if (header.longNames === true) used.add('long-names');
   for (const { sections } of header.layers) {
     for (const section of sections) {
       used.add(section.codec);

@@ -19,6 +19,8 @@ export const CODECS = {
   'moves-1': 6,
   /** Brotli (RFC 7932), window at most 8 MiB. */
   brotli: 7,
+  /** The index's operation 5 and name mode 7: GNU tar's long names. */
+  'long-names': 8,
 } as const;
 export type Codec = keyof typeof CODECS;
 

@@ -77,8 +77,9 @@ export const NAME = {
   metaAgain: 4,
   pax: 5,
   paxToken: 6,
+  long: 7,
 } as const;
-export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3, moves: 4 } as const;
+export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3, moves: 4, longName: 5 } as const;
 export const EXPLICIT_LENGTH = 0x10;
 export const REFERENCE = { same: 0, listed: 1, path: 2 } as const;
 export const WINDOW = { copy: 0, literal: 1, vcdiff: 2, 'zstd-dictionary': 3 } as const;
@@ -88,6 +89,9 @@ export const REST_OF_CONTENT = 0x20;
 
 export const META_TYPES = /[xgLK]/;
 
+/** As much of a long name as GNU tar repeats in the header behind it. */
+export const LONG_NAME_FRONT = 100;
+
 /** What both sides know while they go through a block, and must keep alike. */
 export class IndexState {
   readonly list: List | undefined;
@@ -95,6 +99,8 @@ export class IndexState {
   previousName = '';
   previousMeta = '';
   paxToken = '';
+  /** A long name that was told, for the header that follows, and its place in the listing. */
+  long: { name: string; listed: number | undefined } | undefined;
   previousMtime = 0;
   /** The listed entry that is expected next. */
   cursor = 0;

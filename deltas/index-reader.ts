@@ -15,6 +15,7 @@ import {
   IndexState,
   type Item,
   KIND,
+  LONG_NAME_FRONT,
   META_TYPES,
   NAME,
   OPERATION,
@@ -99,6 +100,7 @@ export class IndexReader {
     if (META_TYPES.test(type)) {
       name = this.#metaName(type);
       state.listed = undefined;
+      state.long = undefined;
     } else if (this.#ahead !== undefined) {
       name = this.#ahead.name;
       state.listed = this.#ahead.listed;
@@ -139,6 +141,12 @@ export class IndexReader {
     const { nameModes, nameIds, names } = this.#columns;
     const state = this.#state;
     const mode = nameModes.byte();
+    const { long } = state;
+    state.long = undefined;
+    if (mode === NAME.long && long !== undefined) {
+      state.listed = long.listed;
+      return long.name;
+    }
     if (mode === NAME.listed || mode === NAME.dotListed) {
       const at = state.cursor + nameIds.signed();
       const entry = this.#entry(at);
@@ -199,6 +207,17 @@ export class IndexReader {
           kind: 'content',
           length,
           content: { type: 'windows', path, basisBytes, basisCheck, outputCheck, windows },
+        };
+      }
+      case OPERATION.longName: {
+        const name = this.#name();
+        if (name.length + 1 !== length)
+          throw new DeltaError('CORRUPT', 'index: a long name of another length');
+        this.#state.long = { name: name.slice(0, LONG_NAME_FRONT), listed: this.#state.listed };
+        return {
+          kind: 'content',
+          length,
+          content: { type: 'meta', bytes: Buffer.from(`${name}\0`, 'latin1') },
         };
       }
       case OPERATION.moves: {

@@ -12,6 +12,7 @@ import {
   EXPLICIT_LENGTH,
   IndexState,
   KIND,
+  LONG_NAME_FRONT,
   META_TYPES,
   NAME,
   OPERATION,
@@ -33,6 +34,9 @@ export class IndexWriter {
   readonly #state: IndexState;
   readonly #ids = new Map<string, number>();
   #pendingPax: string | undefined;
+  #type = '';
+  /** Whether a reader must know of long names. */
+  longNames = false;
 
   constructor(list: List | undefined) {
     this.#state = new IndexState(list);
@@ -79,7 +83,7 @@ export class IndexWriter {
   }
 
   header(parts: HeaderParts): void {
-    const { templateIds, templates, sizes, times, links } = this.#columns;
+    const { templateIds, templates, nameModes, sizes, times, links } = this.#columns;
     const state = this.#state;
     this.#kind('header');
     const key = parts.template.toString('latin1');
@@ -90,12 +94,19 @@ export class IndexWriter {
       templates.bytes(parts.template);
     }
     const type = templateType(parts.template);
+    this.#type = type;
     if (META_TYPES.test(type)) {
+      state.long = undefined;
       this.#flushPax();
       if (type === 'x') this.#pendingPax = parts.name;
       else this.#metaName(parts.name);
       state.listed = undefined;
+    } else if (state.long?.name === parts.name && this.#pendingPax === undefined) {
+      nameModes.byte(NAME.long);
+      state.listed = state.long.listed;
+      state.long = undefined;
     } else {
+      state.long = undefined;
       this.#name(parts.name);
     }
     const predicted = state.listed === undefined ? 0 : (state.list?.entries[state.listed]?.size ?? 0);
@@ -178,6 +189,15 @@ export class IndexWriter {
     const { operations, lengths, raw, checks, windows } = this.#columns;
     if (content.type !== 'meta') this.#flushPax();
     this.#kind('content');
+    if (
+      content.type === 'meta' &&
+      this.#type === 'L' &&
+      content.bytes.indexOf(0) === length - 1 &&
+      length > 1
+    ) {
+      this.#longName(content.bytes.toString('latin1', 0, length - 1), length);
+      return;
+    }
     const implied = length === this.#state.size;
     operations.byte(OPERATION[content.type] | (implied ? 0 : EXPLICIT_LENGTH));
     if (!implied) lengths.integer(length);
@@ -193,6 +213,17 @@ export class IndexWriter {
     } else {
       this.#windows(length, content.basisBytes, content.windows);
     }
+  }
+
+  #longName(name: string, length: number): void {
+    const { operations, lengths } = this.#columns;
+    const state = this.#state;
+    const implied = length === state.size;
+    operations.byte(OPERATION.longName | (implied ? 0 : EXPLICIT_LENGTH));
+    if (!implied) lengths.integer(length);
+    this.#name(name);
+    state.long = { name: name.slice(0, LONG_NAME_FRONT), listed: state.listed };
+    this.longNames = true;
   }
 
   #windows(length: number, basisBytes: number, list: Window[]): void {

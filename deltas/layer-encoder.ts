@@ -34,6 +34,8 @@ export interface EncodedLayer {
   /** Blocks of the index, compressed, without and with the listing. */
   plainIndex: Stored[];
   listedIndex: Stored[];
+  /** Whether the index tells long names its own way. */
+  longNames: boolean;
   solid: Stored;
   patches: Stored;
   frames: Stored;
@@ -65,6 +67,7 @@ class IndexPair {
   readonly #list: List;
   #writers: [IndexWriter, IndexWriter];
   readonly blocks: [Stored[], Stored[]] = [[], []];
+  longNames = false;
   #checkedAt = 0;
   #unchecked = 0;
   #items = 0;
@@ -100,6 +103,7 @@ class IndexPair {
     this.#items = 0;
     for (const [at, writer] of this.#writers.entries()) {
       const raw = writer.finish();
+      this.longNames ||= writer.longNames;
       const packed = await compress(raw, INDEX_LEVEL);
       this.blocks[at]?.push({
         bytes: packed.length,
@@ -241,6 +245,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       layer,
       plainIndex: index.blocks[0],
       listedIndex: index.blocks[1],
+      longNames: index.longNames,
       solid: await solid.finish(),
       patches: await patches.finish(),
       frames: { bytes: spool.length, rawBytes: spool.length, codec: 'raw', stream: () => spool.stream() },

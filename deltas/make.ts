@@ -157,7 +157,8 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const listing = options.listing !== 'never' && saving >= LIMITS.listSavingBytesMin;
     const sections = encoded.map((layer) => layerSections(layer, listing));
     const all = sections.flat();
-    const header: Omit<Header, 'codecs'> = {
+    const header: Omit<Header, 'codecs'> & { longNames: boolean } = {
+      longNames: encoded.some(({ longNames }) => longNames),
       basisId,
       targetId,
       listDigest: listing ? list.digest.subarray(0, LIMITS.digestBytes) : undefined,
