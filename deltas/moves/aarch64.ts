@@ -1,6 +1,6 @@
 /**
- * References in AArch64 and Arm (A32) code: each instruction is a word, so each word is looked at.
- * Source: Arm Architecture Reference Manual, C4 "A64 Instruction Set Encoding", F4 "A32".
+ * References in AArch64 code: each instruction is a word, so each word is looked at.
+ * Source: Arm Architecture Reference Manual, C4 "A64 Instruction Set Encoding".
  */
 import { type Finds, KIND, LEAD_BYTES, type Stretch } from '#deltas/moves/references.ts';
 
@@ -88,15 +88,4 @@ export function sweepAarch64(finds: Finds, stretch: Stretch, holds: (address: nu
     }
   }
   for (let register = 0; register < 32; register += 1) if (setters[register] !== 0) flush(register);
-}
-
-/** B and BL; literal pools are reached over a few words and move with their code. */
-export function sweepArm(finds: Finds, stretch: Stretch, holds: (address: number) => boolean): void {
-  const { bytes, from, start, end, base, part } = stretch;
-  for (let at = Math.ceil(start / 4) * 4; at < end && at + 4 <= part.offset + part.bytes; at += 4) {
-    const word = bytes.readInt32LE(at - from);
-    if ((word & 0x0e000000) !== 0x0a000000) continue;
-    const target = base + at + 8 + ((word << 8) >> 6);
-    if (holds(target)) finds.add(at, KIND.branch24, target, 0);
-  }
 }

@@ -79,6 +79,7 @@ const PT_LOAD = 1;
 const SHT_PROGBITS = 1;
 const SHT_SYMTAB = 2;
 const SHT_RELA = 4;
+const SHT_REL = 9;
 const SHT_DYNSYM = 11;
 const SHT_RELR = 19;
 const SHT_INIT_ARRAY = 14;
@@ -167,10 +168,10 @@ export async function readElf(read: ReadAt, size: number): Promise<Elf | undefin
     if (entries.some((entry) => entry.type === SHT_RELR)) inPlace = true;
     for (const { nameAt, type: kind, flags, address, offset, bytes, link } of entries) {
       const name = nameOf(nameAt);
-      const form = formOf(name, kind, flags);
+      const form = formOf(name, kind, flags, machine);
       if (form === undefined || bytes === 0 || !(bytes <= size - offset)) continue;
-      // Tables of 32 bits are of another shape.
-      if (!wide && (form === 'relocations' || form === 'symbols' || form === 'go-functions')) continue;
+      // Go's table for 32 bits is of another shape.
+      if (!wide && form === 'go-functions') continue;
       let anchor = address;
       // Symbols name strings, relocations symbols.
       if (form === 'symbols' || form === 'relocations')
@@ -187,9 +188,11 @@ export async function readElf(read: ReadAt, size: number): Promise<Elf | undefin
   return { machine, fixed: type === 2, inPlace, segments, parts: apart, anchors };
 }
 
-function formOf(name: string, type: number, flags: number): Form | undefined {
+function formOf(name: string, type: number, flags: number, machine: Machine): Form | undefined {
   if (type === SHT_SYMTAB || type === SHT_DYNSYM) return 'symbols';
   if (type === SHT_RELA) return 'relocations';
+  // Only Arm's, of eight bytes.
+  if (type === SHT_REL) return machine === 'arm' ? 'relocations' : undefined;
   if (name === '.eh_frame') return 'frames';
   if (name === '.eh_frame_hdr') return 'frame-table';
   if (name === '.gopclntab') return 'go-functions';

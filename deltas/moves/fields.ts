@@ -3,6 +3,7 @@
  *
  * Invariant: `write(read())` changes nothing; a value that does not fit its field is cut, the same on every machine.
  */
+import { thumbBranch, withThumbBranch } from '#deltas/moves/arm.ts';
 import { KIND } from '#deltas/moves/references.ts';
 
 const PAGE = 4096;
@@ -30,6 +31,9 @@ export function readField(view: DataView, at: number, kind: number): number {
       return (view.getInt32(at, true) << 8) >> 13;
     case KIND.branch14:
       return (view.getInt32(at, true) << 13) >> 18;
+    case KIND.thumb24:
+    case KIND.thumb24Aligned:
+      return thumbBranch(view.getUint16(at, true), view.getUint16(at + 2, true));
     case KIND.branch24:
       return (view.getInt32(at, true) << 8) >> 8;
     case KIND.page21:
@@ -65,6 +69,13 @@ export function writeField(view: DataView, at: number, kind: number, value: numb
     case KIND.branch14:
       put(0x0007ffe0, value << 5);
       return;
+    case KIND.thumb24:
+    case KIND.thumb24Aligned: {
+      const [first, second] = withThumbBranch(view.getUint16(at, true), view.getUint16(at + 2, true), value);
+      view.setUint16(at, first, true);
+      view.setUint16(at + 2, second, true);
+      return;
+    }
     case KIND.branch24:
       put(0x00ffffff, value);
       return;
@@ -95,6 +106,10 @@ export function valueFor(kind: number, target: number, address: number, extra: n
       return Math.floor((target - address) / 4);
     case KIND.branch24:
       return Math.floor((target - address - 8) / 4);
+    case KIND.thumb24:
+      return Math.floor((target - address - 4) / 2);
+    case KIND.thumb24Aligned:
+      return 2 * Math.floor((target - Math.floor((address + 4) / 4) * 4) / 4);
     case KIND.page21:
       return page(target) - page(address);
     case KIND.low12:
@@ -127,6 +142,10 @@ export function targetFor(kind: number, value: number, address: number, extra: n
       return address + 4 * value;
     case KIND.branch24:
       return address + 8 + 4 * value;
+    case KIND.thumb24:
+      return address + 4 + 2 * value;
+    case KIND.thumb24Aligned:
+      return Math.floor((address + 4) / 4) * 4 + 2 * value;
     case KIND.backward32:
       return address - value;
     case KIND.offset32:

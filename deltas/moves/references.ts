@@ -4,7 +4,8 @@
  * Invariant: what is found in a block depends on the file's bytes alone, never on what was asked before; so maker and reader
  * find the same. A false find costs bytes in the delta, never correctness. Memory is a few blocks.
  */
-import { sweepAarch64, sweepArm } from '#deltas/moves/aarch64.ts';
+import { sweepAarch64 } from '#deltas/moves/aarch64.ts';
+import { isThumb, sweepArm, sweepThumb } from '#deltas/moves/arm.ts';
 import { type Elf, type Part, type ReadAt, UNLOADED } from '#deltas/moves/elf.ts';
 import { FrameIndex, sweepFrames } from '#deltas/moves/frames.ts';
 import { GoFunctions } from '#deltas/moves/go-functions.ts';
@@ -46,8 +47,12 @@ export const KIND = {
   table32: 17,
   /** u32 in Go's table of functions. */
   go32: 18,
+  /** Thumb: 24 bits of half words over two half words, from four bytes on. */
+  thumb24: 19,
+  /** The same from the word that holds that place: BLX. */
+  thumb24Aligned: 20,
 } as const;
-export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 4, 4];
+export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 4, 4, 4, 4];
 
 /** References that begin in one block, by rising offset; the last may reach into the next. */
 export interface Found {
@@ -228,6 +233,7 @@ export class References {
       case 'code':
         if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
         else if (machine === 'aarch64') sweepAarch64(finds, stretch, this.holds);
+        else if (isThumb(stretch)) sweepThumb(finds, stretch, this.holds);
         else sweepArm(finds, stretch, this.holds);
         return;
       case 'pointers':
@@ -238,8 +244,9 @@ export class References {
         if (machine !== 'arm' && !fixed) this.#jumpTables(finds, stretch);
         return;
       case 'relocations':
-        this.#pointers(finds, stretch, 24, 0, 16);
-        if (anchor !== 0) this.#indexes(finds, stretch, anchor);
+        if (machine === 'arm') this.#pointers(finds, stretch, 8, 0);
+        else this.#pointers(finds, stretch, 24, 0, 16);
+        if (machine !== 'arm' && anchor !== 0) this.#indexes(finds, stretch, anchor);
         return;
       case 'symbols':
         this.#symbols(finds, stretch, anchor);
@@ -281,20 +288,26 @@ export class References {
     }
   }
 
-  /** Elf64_Sym: name, kind, section, value, size. */
+  /** Elf64_Sym: name, kind, section, value, size; Elf32_Sym: name, value, size, the rest. */
   #symbols(finds: Finds, stretch: Stretch, strings: number): void {
     const { bytes, from, start, end, part } = stretch;
-    const first = part.offset + Math.ceil((start - part.offset) / 24) * 24;
-    for (let offset = first; offset + 24 <= end; offset += 24) {
+    const wide = this.elf.machine !== 'arm';
+    const every = wide ? 24 : 16;
+    const first = part.offset + Math.max(0, Math.floor((start - part.offset) / every)) * every;
+    const stop = part.offset + part.bytes;
+    const add = (offset: number, kind: number, target: number, extra: number): void => {
+      if (offset >= start && offset < end) finds.add(offset, kind, target, extra);
+    };
+    for (let offset = first; offset < end && offset + every <= stop; offset += every) {
       const at = offset - from;
       const name = bytes.readUInt32LE(at);
-      if (name !== 0 && strings !== 0) finds.add(offset, KIND.offset32, strings + name, strings);
-      const value = address64(bytes, at + 8);
+      if (name !== 0 && strings !== 0) add(offset, KIND.offset32, strings + name, strings);
+      const value = wide ? address64(bytes, at + 8) : bytes.readUInt32LE(at + 4);
       if (!this.holds(value)) continue;
-      finds.add(offset + 8, KIND.absolute64, value, 0);
-      const size = address64(bytes, at + 16);
-      if (size > 0 && this.holds(value + size - 1))
-        finds.add(offset + 16, KIND.length64, value + size - 1, value);
+      add(offset + (wide ? 8 : 4), wide ? KIND.absolute64 : KIND.absolute32, value, 0);
+      const last = value + (wide ? address64(bytes, at + 16) : bytes.readUInt32LE(at + 8)) - 1;
+      if (last < value || !this.holds(last)) continue;
+      add(offset + (wide ? 16 : 8), wide ? KIND.length64 : KIND.length32, last, value);
     }
   }
 
