@@ -66,7 +66,7 @@ export interface Found {
   extras: Float64Array;
 }
 
-/** Collects references of one block, in any order. */
+/** Collects references of one block, in any order; used for one block after the other. */
 export class Finds {
   #count = 0;
   #offsets = new Float64Array(1024);
@@ -95,6 +95,11 @@ export class Finds {
     this.#extras[at] = extra;
   }
 
+  clear(): void {
+    this.#count = 0;
+    this.#sorted = true;
+  }
+
   /** By offset; of two that overlap, the first. */
   take(): Found {
     let order: Uint32Array | undefined;
@@ -102,12 +107,14 @@ export class Finds {
       order = new Uint32Array(this.#count).map((_, at) => at);
       order.sort((a, b) => (this.#offsets[a] as number) - (this.#offsets[b] as number) || a - b);
     }
+    // One piece of memory for all three: a block is forgotten as a whole, and small pieces are collected late.
+    const memory = new Float64Array(3 * this.#count);
     const found: Found = {
       count: 0,
-      offsets: new Float64Array(this.#count),
+      offsets: memory.subarray(0, this.#count),
       kinds: new Uint8Array(this.#count),
-      targets: new Float64Array(this.#count),
-      extras: new Float64Array(this.#count),
+      targets: memory.subarray(this.#count, 2 * this.#count),
+      extras: memory.subarray(2 * this.#count),
     };
     let free = 0;
     for (let place = 0; place < this.#count; place += 1) {
@@ -130,7 +137,7 @@ export const BLOCK_BYTES = 16 * 1024;
 /** A sweep of x86 begins so far before its block, to be in step when it gets there; and sees so far beyond its end. */
 export const LEAD_BYTES = 64;
 export const TAIL_BYTES = 32;
-const BLOCKS_MAX = 512;
+const BLOCKS_MAX = 256;
 /** Fewer in a row that seem to point into code are chance. */
 const JUMPS_MIN = 3;
 const JUMP_SPAN_BYTES = 256 * 1024;
@@ -151,6 +158,7 @@ export class References {
   readonly elf: Elf;
   readonly #read: ReadAt;
   readonly #size: number;
+  readonly #finds = new Finds();
   readonly #blocks = new Map<number, Found>();
   readonly #low: number;
   readonly #high: number;
@@ -200,7 +208,8 @@ export class References {
     if (known !== undefined) return known;
     const start = number * BLOCK_BYTES;
     const end = Math.min(start + BLOCK_BYTES, this.#size);
-    const finds = new Finds();
+    const finds = this.#finds;
+    finds.clear();
     const parts = this.elf.parts.filter(({ offset, bytes }) => offset < end && offset + bytes > start);
     if (parts.length > 0) {
       const from = Math.max(0, start - LEAD_BYTES);
