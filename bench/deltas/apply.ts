@@ -1,5 +1,5 @@
 /**
- * `node bench/deltas/apply.ts OLD.tar DELTA`: rebuilds the layers and tells, as JSON, how long that took and how far the process's
+ * `node bench/deltas/apply.ts OLD.tar DELTA`: rebuilds the layers and tells, as JSON, how long that took, how much of a core's time, and how far the process's
  * memory rose over what it was when the basis and the delta were open: the kernel's own figure (VmHWM), set back before.
  */
 import { createHash } from 'node:crypto';
