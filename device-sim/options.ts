@@ -1,5 +1,7 @@
 /** The simulator's options and errors; parsed here once, for the command line, `midair sim` and the tests alike. */
 import * as v from 'valibot';
+import { AIRFRAME_NAMES } from '#device-sim/airframes.ts';
+import { CALM, TURBULENCE, type Turbulence, type WindOptions } from '#device-sim/wind.ts';
 
 export type SimCode = 'INVALID_OPTIONS' | 'DIRECTORY' | 'ALREADY_RUNNING' | 'NO_START';
 
@@ -12,6 +14,45 @@ export class SimError extends Error {
     this.code = code;
   }
 }
+
+/** Faster air than in any hurricane is a slip of the unit. */
+const WIND_MS_MAX = 100;
+const WIND_FORM = 'expected SPEED[,FROM[,TURBULENCE[,GUST]]], for example 5,270,light';
+
+/**
+ * `SPEED[,FROM[,TURBULENCE[,GUST]]]`: m/s, degrees (a west wind is 270), none, light, moderate or severe, m/s on top.
+ *
+ * @throws SimError `INVALID_OPTIONS`, naming the part
+ */
+export const parseWind = (text: string): WindOptions => {
+  const fail = (what: string): never => {
+    throw new SimError('INVALID_OPTIONS', `wind: ${what}; ${WIND_FORM}`);
+  };
+  const parts = text.split(',').map((part) => part.trim());
+  if (parts.length > 4) fail(`${parts.length} parts`);
+  const number = (name: string, part: string | undefined, max: number): number => {
+    if (part === undefined) return 0;
+    const value = part === '' ? Number.NaN : Number(part);
+    if (!(value >= 0 && value <= max)) fail(`${name} "${part}" is not a number from 0 to ${max}`);
+    return value;
+  };
+  const turbulence = parts[2] ?? 'none';
+  if (!TURBULENCE.includes(turbulence as Turbulence)) {
+    fail(`turbulence "${turbulence}" is not one of ${TURBULENCE.join(', ')}`);
+  }
+  return {
+    speedMS: number('speed', parts[0], WIND_MS_MAX),
+    fromDeg: number('direction', parts[1], 360),
+    turbulence: turbulence as Turbulence,
+    gustMS: number('gust', parts[3], WIND_MS_MAX),
+  };
+};
+
+const speed = v.pipe(
+  v.number('must be a number'),
+  v.minValue(0, 'must be at least 0'),
+  v.maxValue(WIND_MS_MAX, `must be at most ${WIND_MS_MAX} m/s`),
+);
 
 const schema = v.strictObject({
   /** Where `rotors` and `camera` appear; made if missing. */
@@ -33,6 +74,21 @@ const schema = v.strictObject({
       v.maxValue(2 ** 32 - 1, 'must be below 2^32'),
     ),
     1,
+  ),
+  /** Whose masses and motors: see airframes.ts. */
+  airframe: v.optional(v.picklist(AIRFRAME_NAMES, `must be one of ${AIRFRAME_NAMES.join(', ')}`), 'sih'),
+  wind: v.optional(
+    v.strictObject({
+      speedMS: speed,
+      fromDeg: v.pipe(
+        v.number('must be a number'),
+        v.minValue(0, 'must be from 0 to 360'),
+        v.maxValue(360, 'must be from 0 to 360'),
+      ),
+      turbulence: v.picklist(TURBULENCE, `must be one of ${TURBULENCE.join(', ')}`),
+      gustMS: speed,
+    }),
+    CALM,
   ),
   camera: v.optional(v.boolean('must be true or false'), true),
   /** Of the HTTP API on 127.0.0.1; 0 lets the system choose. */

@@ -195,7 +195,7 @@ test('the estimated attitude and position stay close to the truth', () => {
     sensors.sample(state);
     const dot = sensors.attitude.reduce((sum, value, i) => sum + value * at(state, AT.attitude + i), 0);
     expect(2 * Math.acos(Math.min(1, dot))).toBeLessThan(8 * PARAMETERS.sensors.attitudeErrorRad);
-    expect(Math.abs((sensors.position[2] as number) + 5)).toBeLessThan(6 * PARAMETERS.sensors.positionErrorM);
+    expect(Math.abs((sensors.position[2] as number) + 5)).toBeLessThan(6 * PARAMETERS.sensors.gps.verticalM);
   }
 });
 

@@ -7,6 +7,8 @@ interface Flags {
   dir: string;
   port: number;
   seed: number;
+  airframe: string;
+  wind?: string;
   camera: boolean;
   signingKey?: string;
 }
@@ -27,6 +29,15 @@ export function simCommand(): Command {
         .default(0),
     )
     .addOption(new Option('--seed <number>', 'decides all noise and biases').argParser(integer).default(1))
+    .option(
+      '--airframe <name>',
+      'whose masses and motors: sih (PX4 SIH), x500 (Gazebo), crazyflie, hummingbird',
+      'sih',
+    )
+    .option(
+      '--wind <speed,from,turbulence,gust>',
+      'm/s; degrees it comes from; none, light, moderate or severe (MIL-F-8785C); m/s of gusts on top',
+    )
     .option('--no-camera', 'without the camera')
     .addOption(
       new Option(
@@ -41,14 +52,19 @@ Prints one JSON line when it is ready: paths of the rotors and the camera, and t
 
 Example:
   $ midair sim --dir /tmp/drone
+  $ midair sim --dir /tmp/drone --wind 5,270,light
   $ curl http://127.0.0.1:PORT/state`,
     )
     .action(async (flags: Flags) => {
       const { run } = await import('#device-sim/main.ts');
+      const { parseWind } = await import('#device-sim/options.ts');
       await run({
         dir: resolve(flags.dir),
         port: flags.port,
         seed: flags.seed,
+        // Whatever was said: the simulator knows the names.
+        airframe: flags.airframe as 'sih',
+        ...(flags.wind === undefined ? {} : { wind: parseWind(flags.wind) }),
         camera: flags.camera,
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
       });
