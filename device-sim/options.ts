@@ -54,18 +54,9 @@ const speed = v.pipe(
   v.maxValue(WIND_MS_MAX, `must be at most ${WIND_MS_MAX} m/s`),
 );
 
-const schema = v.strictObject({
-  /** Where `rotors` and `camera` appear; made if missing. */
-  dir: v.pipe(
-    v.string('must name a directory'),
-    v.minLength(1, 'must name a directory'),
-    // The address of a unix socket holds 107 bytes.
-    v.check(
-      (dir) => Buffer.byteLength(dir) <= 95,
-      'must be at most 95 bytes long, since sockets are made in it',
-    ),
-  ),
-  /** Decides all noise and biases. */
+/** What the board on a pty and the physics for ArduPilot (json-server.ts) both take. */
+export const COMMON = {
+  /** Decides all noise, biases and gusts. */
   seed: v.optional(
     v.pipe(
       v.number('must be a number'),
@@ -90,8 +81,7 @@ const schema = v.strictObject({
     }),
     CALM,
   ),
-  camera: v.optional(v.boolean('must be true or false'), true),
-  /** Of the HTTP API on 127.0.0.1; 0 lets the system choose. */
+  /** Of the HTTP API on 127.0.0.1 or of the physics' UDP socket; 0 lets the system choose. */
   port: v.optional(
     v.pipe(
       v.number('must be a number'),
@@ -101,23 +91,41 @@ const schema = v.strictObject({
     ),
     0,
   ),
-  /** Ask for SCHED_FIFO, as the board stands for separate hardware; it flies without, and says so. */
-  fifo: v.optional(v.boolean('must be true or false'), true),
-  /** File with the key of a signed link, as hex or base64: the board then hears only what is signed with it. */
-  signingKey: v.optional(v.pipe(v.string('must name a file'), v.minLength(1, 'must name a file'))),
   /** For the few lines that the simulator writes to standard error. */
   logLevel: v.optional(
     v.picklist(['debug', 'info', 'warn', 'error', 'silent'], 'must be debug, info, warn, error or silent'),
     'info',
   ),
+};
+
+const schema = v.strictObject({
+  ...COMMON,
+  /** Where `rotors` and `camera` appear; made if missing. */
+  dir: v.pipe(
+    v.string('must name a directory'),
+    v.minLength(1, 'must name a directory'),
+    // The address of a unix socket holds 107 bytes.
+    v.check(
+      (dir) => Buffer.byteLength(dir) <= 95,
+      'must be at most 95 bytes long, since sockets are made in it',
+    ),
+  ),
+  camera: v.optional(v.boolean('must be true or false'), true),
+  /** Ask for SCHED_FIFO, as the board stands for separate hardware; it flies without, and says so. */
+  fifo: v.optional(v.boolean('must be true or false'), true),
+  /** File with the key of a signed link, as hex or base64: the board then hears only what is signed with it. */
+  signingKey: v.optional(v.pipe(v.string('must name a file'), v.minLength(1, 'must name a file'))),
 });
 export type SimOptions = v.InferInput<typeof schema>;
 export type ParsedOptions = v.InferOutput<typeof schema>;
 
 /** @throws SimError `INVALID_OPTIONS`, naming the option */
-export const parseOptions = (input: unknown): ParsedOptions => {
-  const result = v.safeParse(schema, input);
+export const parseWith = <T>(options: v.GenericSchema<unknown, T>, input: unknown): T => {
+  const result = v.safeParse(options, input);
   if (result.success) return result.output;
   const issue = result.issues[0];
   throw new SimError('INVALID_OPTIONS', `${v.getDotPath(issue) ?? 'options'} ${issue.message}`);
 };
+
+/** @throws SimError `INVALID_OPTIONS`, naming the option */
+export const parseOptions = (input: unknown): ParsedOptions => parseWith(schema, input);

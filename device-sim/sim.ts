@@ -11,7 +11,6 @@ import type { ApiWord, ApiWork } from '#device-sim/api-worker.ts';
 import { Board } from '#device-sim/board.ts';
 import { createCameraCounts } from '#device-sim/camera.ts';
 import type { CameraWork } from '#device-sim/camera-worker.ts';
-import { checkParameters } from '#device-sim/check-parameters.ts';
 import { Directory } from '#device-sim/directory.ts';
 import { createHistory } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
@@ -50,8 +49,6 @@ const FIFO_PRIORITY = 10;
 export const startSim = async (options: SimOptions): Promise<Sim> => {
   const { dir, seed, airframe, wind, camera, port, fifo, signingKey, logLevel } = parseOptions(options);
   const parameters = AIRFRAMES[airframe];
-  const wrong = checkParameters(parameters);
-  if (wrong.length > 0) throw new SimError('INVALID_OPTIONS', `airframe ${airframe}: ${wrong.join('; ')}`);
   const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
   const signing =
     signingKey === undefined ? undefined : { key: keyOf(signingKey), startTicks: systemTicks() };

@@ -2,9 +2,11 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { integer } from '#cli/commands/arguments.ts';
+import { simJsonCommand } from '#cli/commands/sim-json.ts';
 
 interface Flags {
-  dir: string;
+  /** Not mandatory for commander, which would ask subcommands for it too. */
+  dir?: string;
   port: number;
   seed: number;
   airframe: string;
@@ -14,15 +16,14 @@ interface Flags {
 }
 
 export function simCommand(): Command {
-  return new Command('sim')
+  const command: Command = new Command('sim')
+    // What stands behind `json` is its own, the port above all.
+    .enablePositionalOptions()
+    .addCommand(simJsonCommand())
     .description(
       'A simulated quadrotor: MAVLink 2 on a pty at 250 Hz, two cameras, and a judge of what arrives.',
     )
-    .addOption(
-      new Option('--dir <path>', 'where rotors (pty) and camera (socket) appear')
-        .env('MIDAIR_DIR')
-        .makeOptionMandatory(),
-    )
+    .addOption(new Option('--dir <path>', 'where rotors (pty) and camera (socket) appear').env('MIDAIR_DIR'))
     .addOption(
       new Option('--port <number>', 'of state, judge and trace on 127.0.0.1; 0: a free one')
         .argParser(integer)
@@ -56,6 +57,8 @@ Example:
   $ curl http://127.0.0.1:PORT/state`,
     )
     .action(async (flags: Flags) => {
+      if (flags.dir === undefined)
+        return command.error("error: required option '--dir <path>' not specified");
       const { run } = await import('#device-sim/main.ts');
       const { parseWind } = await import('#device-sim/options.ts');
       await run({
@@ -69,4 +72,5 @@ Example:
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
       });
     });
+  return command;
 }
