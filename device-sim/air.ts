@@ -5,6 +5,7 @@
  * is slower, every cycle of the board.
  */
 import { Battery } from '#device-sim/battery.ts';
+import { assertPossible } from '#device-sim/check-parameters.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import type { Parameters } from '#device-sim/parameters.ts';
 import { type Air, AT, type State } from '#device-sim/physics.ts';
@@ -18,7 +19,9 @@ export class Surroundings implements Air {
   readonly #wind: Wind;
   #sinceS = 0;
 
+  /** @throws SimError `IMPOSSIBLE_PARAMETERS`: the first that is made of them asks */
   constructor(parameters: Parameters, seed: number, wind: WindOptions = CALM) {
+    assertPossible(parameters);
     this.battery = new Battery(parameters);
     this.#wind = new Wind(wind, seed);
     this.wind = this.#wind.now;

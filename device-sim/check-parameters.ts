@@ -3,6 +3,7 @@
  *
  * Invariant: pure; every complaint begins with the parameter's name and says what it must be. Empty: nothing is wrong.
  */
+import { SimError } from '#device-sim/options.ts';
 import type { Parameters } from '#device-sim/parameters.ts';
 
 /** Names of what is to be above 0; "may be 0" has its own list. */
@@ -71,7 +72,9 @@ export const checkParameters = (p: Parameters): string[] => {
 
   axes.forEach((axis, at) => {
     const own = p.inertiaKgM2[at] as number;
-    const others = p.inertiaKgM2.reduce((sum, inertia) => sum + inertia, 0) - own;
+    const others = p.inertiaKgM2
+      .filter((_, other) => other !== at)
+      .reduce((sum, inertia) => sum + inertia, 0);
     // A body's masses give each pair of axes at least what they give the third.
     if (own > others * (1 + 1e-9)) {
       wrong.push(
@@ -98,4 +101,10 @@ export const checkParameters = (p: Parameters): string[] => {
     );
   }
   return wrong;
+};
+
+/** @throws SimError `IMPOSSIBLE_PARAMETERS`, naming each */
+export const assertPossible = (p: Parameters): void => {
+  const wrong = checkParameters(p);
+  if (wrong.length > 0) throw new SimError('IMPOSSIBLE_PARAMETERS', wrong.join('; '));
 };

@@ -3,7 +3,12 @@ import * as v from 'valibot';
 import { AIRFRAME_NAMES } from '#device-sim/airframes.ts';
 import { CALM, TURBULENCE, type Turbulence, type WindOptions } from '#device-sim/wind.ts';
 
-export type SimCode = 'INVALID_OPTIONS' | 'DIRECTORY' | 'ALREADY_RUNNING' | 'NO_START';
+export type SimCode =
+  | 'INVALID_OPTIONS'
+  | 'IMPOSSIBLE_PARAMETERS'
+  | 'DIRECTORY'
+  | 'ALREADY_RUNNING'
+  | 'NO_START';
 
 /** `code` says what; the message says what to do next. */
 export class SimError extends Error {

@@ -141,6 +141,8 @@ export const step = (
   air: Air = STILL_AIR,
 ): void => {
   const { x } = state;
+  const north = x[AT.position] as number;
+  const east = x[AT.position + 1] as number;
   derive(x, throttles, p, air, k1);
   derive(along(x, k1, dtS / 2), throttles, p, air, k2);
   derive(along(x, k2, dtS / 2), throttles, p, air, k3);
@@ -150,8 +152,16 @@ export const step = (
     x[i] = (x[i] as number) + (dtS / 6) * slope;
   }
   normalise(x);
-  if ((x[AT.position + 2] as number) >= 0 && (x[AT.velocity + 2] as number) >= 0) touch(state, dtS);
-  else state.onGround = false;
+  if ((x[AT.position + 2] as number) < 0 || (x[AT.velocity + 2] as number) < 0) {
+    state.onGround = false;
+    return;
+  }
+  if (state.onGround) {
+    // No wind pushes away what stands.
+    x[AT.position] = north;
+    x[AT.position + 1] = east;
+  }
+  touch(state, dtS);
 };
 
 /** No bounce, no slipping: what touches the ground stands on its legs. */

@@ -98,15 +98,18 @@ export class LeePilot {
     ) as unknown as Vector;
   }
 
+  /** The paper's rotors may push downwards, ours not: where the thrust is too little to turn with, turning comes first. */
   #allocate(thrustN: number, [roll, pitch, yaw]: Vector): void {
     const { armM, thrustN: full, torqueNm } = this.#p;
-    for (let motor = 0; motor < 4; motor += 1) {
-      const throttle =
-        thrustN / (4 * full) +
-        ((ROLL[motor] as number) * roll) / (4 * armM.roll * full) +
+    const parts = ROLL.map(
+      (side, motor) =>
+        (side * roll) / (4 * armM.roll * full) +
         ((PITCH[motor] as number) * pitch) / (4 * armM.pitch * full) +
-        ((YAW[motor] as number) * yaw) / (4 * torqueNm);
-      this.throttles[motor] = Math.min(1, Math.max(0, throttle));
-    }
+        ((YAW[motor] as number) * yaw) / (4 * torqueNm),
+    );
+    const base = Math.max(thrustN / (4 * full), -Math.min(...parts));
+    parts.forEach((part, motor) => {
+      this.throttles[motor] = Math.min(1, Math.max(0, base + part));
+    });
   }
 }
