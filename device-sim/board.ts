@@ -6,7 +6,7 @@
  * it is down. It follows every valid command whoever sent it, as a real board would: keeping a second sender away is
  * the handover's duty, and the judge tells whether it was done. With a signing key valid means signed, too.
  */
-import { Battery } from '#device-sim/battery.ts';
+import { Surroundings } from '#device-sim/air.ts';
 import { failsafeThrottles } from '#device-sim/failsafe.ts';
 import type { History } from '#device-sim/history.ts';
 import { Judge } from '#device-sim/judge.ts';
@@ -17,12 +17,15 @@ import { Random } from '#device-sim/random.ts';
 import { Sensors } from '#device-sim/sensors.ts';
 import { Telemetry } from '#device-sim/telemetry.ts';
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
+import type { WindOptions } from '#device-sim/wind.ts';
 import { type Fields, type Frame, MAV, Parser, type Refusal, SignedLink } from '#handover/mavlink/index.ts';
 
 export interface BoardOptions {
   readonly parameters: Parameters;
   /** 32-bit unsigned. */
   readonly seed: number;
+  /** Still air by default. */
+  readonly wind?: WindOptions | undefined;
   /** CLOCK_MONOTONIC at power-on, us. */
   readonly startUs: number;
   readonly history: History;
@@ -46,7 +49,7 @@ export class Board {
   readonly #telemetry: Telemetry;
   readonly #signing: SignedLink | undefined;
   readonly #parser: Parser;
-  readonly #battery: Battery;
+  readonly #surroundings: Surroundings;
   readonly #throttles = new Float64Array(4);
   #armed = false;
   #failsafe = false;
@@ -65,7 +68,7 @@ export class Board {
   #lateTicks = 0;
   #lateUsMax = 0;
 
-  constructor({ parameters, seed, startUs, history, truth, signing }: BoardOptions) {
+  constructor({ parameters, seed, wind, startUs, history, truth, signing }: BoardOptions) {
     this.#p = parameters;
     this.#truth = truth;
     this.#judge = new Judge(history);
@@ -77,7 +80,7 @@ export class Board {
     const onRefused = (refusal: Refusal, frame: Frame): void => this.#refused(refusal, frame);
     this.#parser = new Parser({ signing: this.#signing, onRefused });
     this.#telemetry = new Telemetry(startUs, this.#signing);
-    this.#battery = new Battery(parameters);
+    this.#surroundings = new Surroundings(parameters, seed, wind);
     this.startUs = startUs;
     this.#physicsUs = startUs;
     this.#aliveUs = startUs;
@@ -91,7 +94,7 @@ export class Board {
 
   /** @param percent 0 to 100 */
   setBattery(percent: number): void {
-    this.#battery.percent = percent;
+    this.#surroundings.battery.percent = percent;
   }
 
   /** Bytes from the companion, which became readable at `nowUs`. */
@@ -117,7 +120,7 @@ export class Board {
     this.#lateUsMax = Math.max(this.#lateUsMax, lateUs);
 
     const { x } = this.#state;
-    this.#sensors.sample(this.#state);
+    this.#sensors.sample(this.#state, this.#surroundings);
     this.#newestImuUs = this.#physicsUs;
     const tilt = tiltRad(x) * DEG;
     const rates = x.subarray(AT.rates, AT.rates + 3);
@@ -128,7 +131,7 @@ export class Board {
       onGround: this.#state.onGround,
       failsafe: this.#failsafe,
       crashed: this.#crashed,
-      battery: this.#battery,
+      battery: this.#surroundings.battery,
     });
     this.#ticks += 1;
     return bytes;
@@ -205,9 +208,9 @@ export class Board {
     }
     if (this.#failsafe) failsafeThrottles(this.#state.x, this.#p, this.#throttles);
     const flew = !this.#state.onGround;
-    step(this.#state, this.#throttles, STEP_S, this.#p);
+    step(this.#state, this.#throttles, STEP_S, this.#p, this.#surroundings);
+    this.#surroundings.step(this.#state, STEP_S);
     this.#physicsUs += LIMITS.stepUs;
-    this.#battery.drain(this.#throttles, STEP_S);
     if (flew && this.#state.onGround) this.#land();
   }
 
@@ -237,7 +240,11 @@ export class Board {
     values[TRUTH.onGround] = Number(this.#state.onGround);
     values[TRUTH.failsafe] = Number(this.#failsafe);
     values[TRUTH.crashed] = Number(this.#crashed);
-    values[TRUTH.batteryPercent] = this.#battery.percent;
+    const { battery, wind } = this.#surroundings;
+    values[TRUTH.batteryPercent] = battery.percent;
+    values[TRUTH.batteryV] = battery.volts;
+    values[TRUTH.batteryA] = battery.amps;
+    values.set(wind, TRUTH.wind);
     values[TRUTH.epoch] = this.#epoch;
     values[TRUTH.lastCommandUs] = this.#lastCommandUs;
     values[TRUTH.ticks] = this.#ticks;

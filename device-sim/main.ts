@@ -1,6 +1,9 @@
-/** `node device-sim/main.ts --dir DIR [--seed N] [--port N] [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`. */
+/**
+ * `node device-sim/main.ts --dir DIR [--seed N] [--airframe NAME] [--wind SPEED,FROM,TURBULENCE,GUST] [--port N]
+ * [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`.
+ */
 import { parseArgs } from 'node:util';
-import { SimError, type SimOptions } from '#device-sim/options.ts';
+import { parseWind, SimError, type SimOptions } from '#device-sim/options.ts';
 import { startSim } from '#device-sim/sim.ts';
 
 /** Flies until SIGINT or SIGTERM, then leaves nothing behind. Prints one JSON line when ready ({@link Ready}). */
@@ -26,6 +29,8 @@ const options = (): SimOptions => {
     options: {
       dir: { type: 'string' },
       seed: { type: 'string' },
+      airframe: { type: 'string' },
+      wind: { type: 'string' },
       port: { type: 'string' },
       camera: { type: 'boolean', default: true },
       fifo: { type: 'boolean', default: true },
@@ -34,12 +39,16 @@ const options = (): SimOptions => {
     },
     allowNegative: true,
   });
-  const { dir = '', seed, port, camera, fifo, 'signing-key': signingKey, 'log-level': logLevel } = values;
+  const { dir = '', seed, airframe, wind, port, camera, fifo } = values;
+  const { 'signing-key': signingKey, 'log-level': logLevel } = values;
   return {
     dir,
     camera,
     fifo,
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
+    // Whatever was said goes to the parser, which knows the names.
+    ...(airframe === undefined ? {} : { airframe: airframe as 'sih' }),
+    ...(wind === undefined ? {} : { wind: parseWind(wind) }),
     ...(port === undefined ? {} : { port: numberOf(port) }),
     ...(signingKey === undefined ? {} : { signingKey }),
     ...(logLevel === undefined ? {} : { logLevel: logLevel as 'info' }),

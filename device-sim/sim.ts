@@ -6,6 +6,7 @@
  */
 import { type Worker as NodeWorker, Worker } from 'node:worker_threads';
 import { pino } from 'pino';
+import { AIRFRAMES } from '#device-sim/airframes.ts';
 import type { ApiWord, ApiWork } from '#device-sim/api-worker.ts';
 import { Board } from '#device-sim/board.ts';
 import { createCameraCounts } from '#device-sim/camera.ts';
@@ -15,7 +16,6 @@ import { createHistory } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import { Link } from '#device-sim/link.ts';
 import { parseOptions, SimError, type SimOptions } from '#device-sim/options.ts';
-import { PARAMETERS } from '#device-sim/parameters.ts';
 import { TRUTH, Truth } from '#device-sim/truth.ts';
 import { readKeyFile, systemTicks } from '#handover/mavlink/index.ts';
 import { native, nowUs } from '#handover/native.ts';
@@ -47,7 +47,8 @@ const FIFO_PRIORITY = 10;
  * @throws SimError `INVALID_OPTIONS`, `DIRECTORY`, `ALREADY_RUNNING`, `NO_START`
  */
 export const startSim = async (options: SimOptions): Promise<Sim> => {
-  const { dir, seed, camera, port, fifo, signingKey, logLevel } = parseOptions(options);
+  const { dir, seed, airframe, wind, camera, port, fifo, signingKey, logLevel } = parseOptions(options);
+  const parameters = AIRFRAMES[airframe];
   const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
   const signing =
     signingKey === undefined ? undefined : { key: keyOf(signingKey), startTicks: systemTicks() };
@@ -75,7 +76,7 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
   };
 
   try {
-    const board = new Board({ parameters: PARAMETERS, seed, startUs: nowUs(), history, truth, signing });
+    const board = new Board({ parameters, seed, wind, startUs: nowUs(), history, truth, signing });
     const apiWork: ApiWork = { history: history.memory, truth: truth.memory, camera: counts, port };
     const api = startWorker('api-worker', apiWork, failure.reject);
     workers.push(api);
@@ -114,7 +115,7 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
       fifo: isFifo,
     };
     log.info(
-      { tty: link.path, url: ready.url, seed, fifo: isFifo, signed: signing !== undefined },
+      { tty: link.path, url: ready.url, airframe, seed, fifo: isFifo, signed: signing !== undefined },
       'the drone stands on the ground',
     );
     return { ready, ended: failure.promise, close };

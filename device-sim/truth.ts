@@ -32,7 +32,11 @@ export const TRUTH = {
   /** 1: the link is signed; and how many streams were ever heard on it, of 16. */
   signed: 41,
   streams: 42,
-  length: 43,
+  batteryV: 43,
+  batteryA: 44,
+  /** NED, m/s. */
+  wind: 45,
+  length: 48,
 } as const;
 
 export class Truth {
