@@ -1,5 +1,9 @@
-/** `node device-sim/main.ts --dir DIR [--seed N] [--port N] [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`. */
+/**
+ * `node device-sim/main.ts --dir DIR [--board NAME] [--baud N] [--seed N] [--port N] [--no-camera] [--no-fifo]
+ * [--signing-key FILE]`, or `midair sim`.
+ */
 import { parseArgs } from 'node:util';
+import type { BoardName } from '#device-sim/boards/profile.ts';
 import { SimError, type SimOptions } from '#device-sim/options.ts';
 import { startSim } from '#device-sim/sim.ts';
 
@@ -25,6 +29,8 @@ const options = (): SimOptions => {
   const { values } = parseArgs({
     options: {
       dir: { type: 'string' },
+      board: { type: 'string' },
+      baud: { type: 'string' },
       seed: { type: 'string' },
       port: { type: 'string' },
       camera: { type: 'boolean', default: true },
@@ -34,11 +40,23 @@ const options = (): SimOptions => {
     },
     allowNegative: true,
   });
-  const { dir = '', seed, port, camera, fifo, 'signing-key': signingKey, 'log-level': logLevel } = values;
+  const {
+    dir = '',
+    board,
+    baud,
+    seed,
+    port,
+    camera,
+    fifo,
+    'signing-key': signingKey,
+    'log-level': logLevel,
+  } = values;
   return {
     dir,
     camera,
     fifo,
+    ...(board === undefined ? {} : { board: board as BoardName }),
+    ...(baud === undefined ? {} : { baud: numberOf(baud) }),
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
     ...(port === undefined ? {} : { port: numberOf(port) }),
     ...(signingKey === undefined ? {} : { signingKey }),

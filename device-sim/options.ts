@@ -1,5 +1,7 @@
 /** The simulator's options and errors; parsed here once, for the command line, `midair sim` and the tests alike. */
 import * as v from 'valibot';
+import { BOARDS } from '#device-sim/boards/profile.ts';
+import { LIMITS } from '#device-sim/limits.ts';
 
 export type SimCode = 'INVALID_OPTIONS' | 'DIRECTORY' | 'ALREADY_RUNNING' | 'NO_START';
 
@@ -33,6 +35,20 @@ const schema = v.strictObject({
       v.maxValue(2 ** 32 - 1, 'must be below 2^32'),
     ),
     1,
+  ),
+  /** The kind of flight controller: see boards/ and docs/flight-controller-boards.md. */
+  board: v.optional(
+    v.picklist(BOARDS, `must be ${BOARDS.join(', ').replace(/, (\w+)$/, ' or $1')}`),
+    'direct',
+  ),
+  /** Of the wire: bytes are paced as a UART would, 10 bits each. Left out: as fast as the pty. */
+  baud: v.optional(
+    v.pipe(
+      v.number('must be a number'),
+      v.integer('must be a whole number'),
+      v.minValue(LIMITS.baudMin, `must be at least ${LIMITS.baudMin}`),
+      v.maxValue(LIMITS.baudMax, `must be at most ${LIMITS.baudMax}`),
+    ),
   ),
   camera: v.optional(v.boolean('must be true or false'), true),
   /** Of the HTTP API on 127.0.0.1; 0 lets the system choose. */

@@ -45,12 +45,13 @@ export class Outlet {
   }
 }
 
-const { signatureBytes: SIGNATURE_BYTES } = MAVLINK_LIMITS;
-/** By each header: its length, and whether a signature follows. */
+const { headerBytes, checksumBytes, signatureBytes } = MAVLINK_LIMITS;
+/** Of the frame that begins there, by its header: with the signature that follows if it is signed. */
+export const frameLength = (bytes: Uint8Array, at: number): number =>
+  headerBytes + (bytes[at + 1] as number) + checksumBytes + (bytes[at + 2] === 0 ? 0 : signatureBytes);
+
 const countFrames = (bytes: Uint8Array): number => {
   let frames = 0;
-  for (let at = 0; at < bytes.length; frames += 1) {
-    at += 12 + (bytes[at + 1] as number) + (bytes[at + 2] === 0 ? 0 : SIGNATURE_BYTES);
-  }
+  for (let at = 0; at < bytes.length; frames += 1) at += frameLength(bytes, at);
   return frames;
 };

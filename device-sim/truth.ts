@@ -32,7 +32,11 @@ export const TRUTH = {
   /** 1: the link is signed; and how many streams were ever heard on it, of 16. */
   signed: 41,
   streams: 42,
-  length: 43,
+  /** Of a paced wire, else 0; and what did not fit into its buffers, each way. */
+  baud: 43,
+  wireInDroppedBytes: 44,
+  wireOutDroppedBytes: 45,
+  length: 46,
 } as const;
 
 export class Truth {

@@ -2,11 +2,14 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { integer } from '#cli/commands/arguments.ts';
+import { BOARDS, type BoardName } from '#device-sim/boards/profile.ts';
 
 interface Flags {
   dir: string;
   port: number;
   seed: number;
+  board: BoardName;
+  baud?: number;
   camera: boolean;
   signingKey?: string;
 }
@@ -27,6 +30,16 @@ export function simCommand(): Command {
         .default(0),
     )
     .addOption(new Option('--seed <number>', 'decides all noise and biases').argParser(integer).default(1))
+    .addOption(
+      new Option('--board <kind>', 'flight controller: motor commands from the app, offboard, or GUIDED')
+        .choices(BOARDS)
+        .default('direct'),
+    )
+    .addOption(
+      new Option('--baud <number>', 'of the wire to the board; left out, it is as fast as the pty').argParser(
+        integer,
+      ),
+    )
     .option('--no-camera', 'without the camera')
     .addOption(
       new Option(
@@ -49,6 +62,8 @@ Example:
         dir: resolve(flags.dir),
         port: flags.port,
         seed: flags.seed,
+        board: flags.board,
+        ...(flags.baud === undefined ? {} : { baud: flags.baud }),
         camera: flags.camera,
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
       });
