@@ -101,7 +101,7 @@ export class BoardBench {
   tUs = START;
   /** Called each cycle of `hz`: what the companion streams; undefined: nothing. */
   stream: (() => void) | undefined;
-  hz = 20;
+  hz = 25;
   #ticks = 0;
 
   constructor(kind: BoardName, { seed = 1, key }: { seed?: number; key?: Uint8Array } = {}) {
