@@ -33,6 +33,8 @@ export const LIMITS = {
   /** Between the board and its UART, and between the companion's tty and its own: Linux has a page (UART_XMIT_SIZE). */
   wireOutBytes: 2_048,
   wireInBytes: 4_096,
+  /** Of the board's buffer, kept for what is said seldom: a status, a heartbeat, two answers, signed. */
+  wireSeldomBytes: 256,
   /** How often bytes of a paced wire are passed on: a bit over one byte at 9,600 baud, a quarter of a cycle. */
   wireUs: 1_000,
   /** Read from the pty per wake-up at most: 16 reads of 4 KiB. */

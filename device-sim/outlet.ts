@@ -21,7 +21,7 @@ export class Outlet {
     this.#write = write;
   }
 
-  /** @param bytes whole MAVLink 2 frames, at most `LIMITS.tickBytesMax` bytes */
+  /** @param bytes whole MAVLink 2 frames, at most `LIMITS.tickBytesMax` bytes; none only sends the rest */
   send(bytes: Uint8Array): void {
     const frames = countFrames(bytes);
     if (this.#restLength > 0) {
@@ -29,6 +29,7 @@ export class Outlet {
       this.#rest.copyWithin(0, sent, this.#restLength);
       this.#restLength -= sent;
     }
+    if (frames === 0) return;
     const sent = this.#restLength > 0 ? 0 : this.#write(bytes, 0, bytes.length);
     if (sent <= 0) {
       this.framesDropped += frames;
