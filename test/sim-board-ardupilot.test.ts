@@ -1,5 +1,6 @@
 /** The `ardupilot` board in virtual time, with a scripted companion: GUIDED, its timeout, and what it refuses in the air. */
 import { describe, expect, test } from 'vitest';
+import { landCommand } from '#agent/land.ts';
 import { TRUTH } from '#device-sim/truth.ts';
 import { MAV, SignedLink, Writer } from '#handover/mavlink/index.ts';
 import { attitudeFields, BoardBench, START_TICKS } from '#test/sim-boards-kit.ts';
@@ -203,6 +204,19 @@ describe('in the air', () => {
     bench.run(5);
     expect(bench.heightM).toBeGreaterThan(1.5);
   });
+});
+
+test('the agent’s own last word, when nobody is left to fly, lands it: on a signed link, too', () => {
+  const key = new Uint8Array(32).fill(7);
+  const bench = aloft({ key });
+  bench.stream = () => bench.attitude([0.1, 0, 0], 0.5);
+  bench.run(1);
+  bench.stream = undefined;
+  const lastTimestamp = START_TICKS + 100 * bench.bootMs + 1_000;
+  const land = landCommand({ key: Buffer.from(key).toString('base64'), linkId: 1, lastTimestamp });
+  bench.board.receive(land, bench.tUs + 500);
+  bench.run(10);
+  expect([bench.is('armed'), bench.is('onGround'), bench.is('crashed')]).toEqual([false, true, false]);
 });
 
 test('orders as COMMAND_INT are orders, too', () => {

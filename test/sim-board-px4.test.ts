@@ -1,5 +1,6 @@
 /** The `px4` board in virtual time, with a scripted companion: what PX4 would let through, and when it takes over. */
 import { describe, expect, test } from 'vitest';
+import { landCommand } from '#agent/land.ts';
 import { TRUTH } from '#device-sim/truth.ts';
 import { MAV, SignedLink, Writer } from '#handover/mavlink/index.ts';
 import { BoardBench, HOVER_SHARE, START } from '#test/sim-boards-kit.ts';
@@ -56,11 +57,18 @@ test('it takes off to MIS_TAKEOFF_ALT by order, says so, and holds', () => {
   bench.run(2);
   expect(bench.last('EXTENDED_SYS_STATE').landed_state).toBe(MAV.LANDED_STATE_TAKEOFF);
   bench.run(6);
-  expect(Math.abs(bench.heightM - 2.5)).toBeLessThan(0.25);
+  expect(Math.abs(bench.heightM - 2.5)).toBeLessThan(0.1);
   expect(bench.speedMS).toBeLessThan(0.15);
   expect(mode(bench)).toBe(HOLD);
   expect(bench.last('HEARTBEAT')).toMatchObject({ base_mode: 157, system_status: MAV.STATE_ACTIVE });
   expect(bench.last('EXTENDED_SYS_STATE').landed_state).toBe(MAV.LANDED_STATE_IN_AIR);
+  // Above the sea, from 489.4 m; and a take-off is no descent.
+  expect(bench.order(MAV.CMD_NAV_TAKEOFF, 0, 0, 0, 0, 0, 0, 494.4)).toBe(MAV.RESULT_ACCEPTED);
+  bench.run(6);
+  expect(Math.abs(bench.heightM - 5)).toBeLessThan(0.1);
+  expect(bench.order(DO_SET_MODE, 1, 4, 2)).toBe(MAV.RESULT_ACCEPTED);
+  bench.run(4);
+  expect(Math.abs(bench.heightM - 5)).toBeLessThan(0.1);
 });
 
 describe('offboard mode', () => {
@@ -244,6 +252,14 @@ test('orders in the air: disarming and rebooting are refused, a forced disarm dr
   bench.run(1.5);
   expect([bench.is('armed'), bench.is('onGround'), bench.is('crashed')]).toEqual([false, true, true]);
   expect(bench.order(ARM, 1)).toBe(MAV.RESULT_TEMPORARILY_REJECTED);
+});
+
+test('the agent’s own last word, when nobody is left to fly, lands it', () => {
+  const bench = hovering();
+  bench.stream = undefined;
+  bench.board.receive(landCommand(), bench.tUs + 500);
+  bench.run(12);
+  expect([bench.is('armed'), bench.is('onGround'), bench.is('crashed')]).toEqual([false, true, false]);
 });
 
 test('it lands by order, disarms COM_DISARM_LAND later; armed and not flown it disarms after COM_DISARM_PRFLT', () => {

@@ -11,9 +11,9 @@ export const FREELY: Vector = [FREE, FREE, FREE];
 export class Hold {
   #place: [number, number, number] = [FREE, FREE, FREE];
 
-  /** From here on a new place. */
-  start(): void {
-    this.#place = [FREE, FREE, FREE];
+  /** From here on a new place. @param zM the height of it, if that is known already */
+  start(zM = FREE): void {
+    this.#place = [FREE, FREE, zM];
   }
 
   /** @param downMS moves down (or up) at this speed instead of holding its height */

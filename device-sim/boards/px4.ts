@@ -153,7 +153,10 @@ export class Px4 implements Profile {
         const rest = this.#takeoffZ - (sensors.position[2] as number);
         const climb = clamp(GAINS.position.z * rest, -PARAMETERS.MPC_TKO_SPEED, PARAMETERS.MPC_LAND_SPEED);
         this.#cascade.move(sensors, this.#hold.target(sensors, climb === 0 ? 1e-6 : climb));
-        if (Math.abs(rest) < ARRIVED_M) this.#enter('hold', tUs);
+        if (Math.abs(rest) < ARRIVED_M) {
+          this.#enter('hold', tUs);
+          this.#hold.start(this.#takeoffZ);
+        }
         return;
       }
       case 'offboard':
@@ -227,8 +230,7 @@ export class Px4 implements Profile {
       case MAV.CMD_DO_SET_MODE:
         return this.#change(params[0], params[1], params[2], tUs);
       case MAV.CMD_NAV_TAKEOFF:
-        this.#takeoffZ = -takeoffHeight(params[6]);
-        this.#enter('takeoff', tUs);
+        this.#takeOff(takeoffHeight(params[6]), tUs);
         return MAV.RESULT_ACCEPTED;
       case MAV.CMD_NAV_LAND:
         this.#enter('land', tUs);
@@ -256,9 +258,16 @@ export class Px4 implements Profile {
     if (mode === 'offboard' && this.#vehicle.armed && !this.#hasStream(tUs)) {
       return MAV.RESULT_TEMPORARILY_REJECTED;
     }
-    if (mode === 'takeoff') this.#takeoffZ = -PARAMETERS.MIS_TAKEOFF_ALT;
-    this.#enter(mode, tUs);
+    if (mode === 'takeoff') this.#takeOff(PARAMETERS.MIS_TAKEOFF_ALT, tUs);
+    else this.#enter(mode, tUs);
     return MAV.RESULT_ACCEPTED;
+  }
+
+  /** One that is higher already stays there. */
+  #takeOff(heightM: number, tUs: number): void {
+    const { sensors, state } = this.#vehicle;
+    this.#takeoffZ = state.onGround ? -heightM : Math.min(-heightM, sensors.position[2] as number);
+    this.#enter('takeoff', tUs);
   }
 
   #enter(mode: Mode, tUs: number): void {
