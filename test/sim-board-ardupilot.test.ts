@@ -157,8 +157,16 @@ test('a setpoint that is not valid stops the drone', () => {
   bench.stream = () => bench.send('SET_POSITION_TARGET_LOCAL_NED', fields);
   bench.run(4);
   expect(bench.speedMS).toBeLessThan(0.2);
-  const wrong = { ...attitudeFields([0, 0, 0], 0.9), q: [0.9, 0, 0, 0] };
-  bench.stream = () => bench.send('SET_ATTITUDE_TARGET', wrong);
+  const climb = attitudeFields([0, 0, 0], 0.9);
+  // No unit quaternion; some of the rates; no thrust.
+  const wrong = [
+    { ...climb, q: [0.9, 0, 0, 0] },
+    { ...climb, type_mask: 1 },
+    { ...climb, type_mask: 71 },
+    { ...climb, thrust: Number.NaN },
+  ];
+  let turn = 0;
+  bench.stream = () => bench.send('SET_ATTITUDE_TARGET', wrong[turn++ % 4] ?? climb);
   bench.run(2);
   expect(Math.abs(bench.x[5] as number)).toBeLessThan(0.2);
   expect(bench.judge()).toMatchObject({ invalid: 60, failsafes: 0 });

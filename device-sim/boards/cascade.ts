@@ -38,7 +38,7 @@ export interface Gains {
   /** A position is approached no faster than this can brake; Infinity: as the gain says. */
   readonly brakeMS2: { readonly xy: number; readonly z: number };
   readonly tiltRadMax: number;
-  /** 1/s: roll and pitch, yaw. */
+  /** 1/s: roll and pitch, yaw; less on an airframe whose motors are too slow for it. */
   readonly attitude: { readonly tilt: number; readonly yaw: number };
   readonly rateRadSMax: Vector;
 }
@@ -55,8 +55,14 @@ export interface Move {
 const DT_S = LIMITS.tickUs / 1e6;
 /** Heading counts this much beside the tilt (MC_YAW_WEIGHT). */
 const YAW_WEIGHT = 0.4;
-/** Of the rate loop, in parts of the motors' time constant: damping 0.6 with the D term beside it. */
+/**
+ * The rate loop's gain in parts of the motors' time constant (damping 0.6 with the D term beside it), and what 250 Hz
+ * allow at most, 1/s. On PX4's own airframe (SIH) that is MC_ROLLRATE_P, 0.15, in other units.
+ */
 const RATE_PER_TAU = { tilt: 0.85, yaw: 0.4, integral: 0.6, derivative: 0.3 };
+const RATE_GAIN_MAX = { tilt: 30, yaw: 12 };
+/** The attitude's gain stays so far below it (6.5 and 17 on SIH), however slow the motors are. */
+const ATTITUDE_PER_RATE = 1 / 2.6;
 const RATE_INTEGRAL_RAD_S2_MAX: Vector = [6, 6, 2];
 /** Low-pass of the rates' derivative (IMU_DGYRO_CUTOFF, 30 Hz). */
 const DERIVATIVE_SHARE = DT_S / (DT_S + 1 / (2 * Math.PI * 30));
@@ -68,17 +74,29 @@ export class Cascade {
   readonly #p: Parameters;
   readonly #gains: Gains;
   readonly #out: Float64Array;
+  /** 1/s, by axis. */
+  readonly #rateGain: Vector;
+  readonly #attitudeGain: Vector;
   readonly #velocityIntegral = [0, 0, 0];
   readonly #rateIntegral = [0, 0, 0];
   readonly #rateBefore = [0, 0, 0];
   readonly #derivative = [0, 0, 0];
   #yawRad = Number.NaN;
+  /** The last force asked for more tilt than there may be: what pushes farther is not learned. */
+  #isLeaning = false;
 
   /** @param out throttles of the four motors, 0 to 1 */
   constructor(parameters: Parameters, gains: Gains, out: Float64Array) {
     this.#p = parameters;
     this.#gains = gains;
     this.#out = out;
+    const { motorTauS: tau } = parameters;
+    const tilt = Math.min(RATE_GAIN_MAX.tilt, RATE_PER_TAU.tilt / tau);
+    const yaw = Math.min(RATE_GAIN_MAX.yaw, RATE_PER_TAU.yaw / tau);
+    this.#rateGain = [tilt, tilt, yaw];
+    const { attitude } = gains;
+    const lean = Math.min(attitude.tilt, tilt * ATTITUDE_PER_RATE);
+    this.#attitudeGain = [lean, lean, Math.min(attitude.yaw, yaw * ATTITUDE_PER_RATE)];
   }
 
   /** The heading that is held. */
@@ -102,6 +120,7 @@ export class Cascade {
     const up = Math.max(LIFT_MIN * gravityMS2, gravityMS2 - acceleration[2]);
     const level = Math.hypot(acceleration[0], acceleration[1]);
     const shorten = Math.min(1, (up * Math.tan(this.#gains.tiltRadMax)) / Math.max(level, 1e-9));
+    this.#isLeaning = shorten < 1;
     const force: Vector = [acceleration[0] * shorten, acceleration[1] * shorten, -up];
     const size = Math.hypot(...force);
     const down: Vector = [-force[0] / size, -force[1] / size, -force[2] / size];
@@ -138,7 +157,7 @@ export class Cascade {
     const turn = [0, 0, 0];
     for (let axis = 0; axis < 3; axis += 1) {
       const rate = gyro[axis] as number;
-      const gain = (axis === 2 ? RATE_PER_TAU.yaw : RATE_PER_TAU.tilt) / tau;
+      const gain = this.#rateGain[axis] as number;
       const limit = RATE_INTEGRAL_RAD_S2_MAX[axis] as number;
       const error = (wanted[axis] as number) - rate;
       const slope = (rate - (this.#rateBefore[axis] as number)) / DT_S;
@@ -182,8 +201,10 @@ export class Cascade {
       const forward = Number.isNaN(given) ? 0 : given;
       if (Number.isNaN(wanted)) return forward;
       const error = wanted - (velocity[axis] as number);
-      const grown = (this.#velocityIntegral[axis] as number) + pick(velocityIntegral, axis) * error * DT_S;
-      const limit = this.#p.gravityMS2 / 2;
+      const learned = this.#velocityIntegral[axis] as number;
+      const blocked = this.#isLeaning && axis !== 2 && learned * error > 0;
+      const grown = blocked ? learned : learned + pick(velocityIntegral, axis) * error * DT_S;
+      const limit = this.#p.gravityMS2;
       this.#velocityIntegral[axis] = clamp(grown, -limit, limit);
       return pick(velocityGain, axis) * error + (this.#velocityIntegral[axis] as number) + forward;
     }) as unknown as Vector;
@@ -204,11 +225,11 @@ export class Cascade {
     const twist = 2 * Math.atan2(about[3], about[0]);
     const target = multiply(reduced, ofAxis([0, 0, 1], YAW_WEIGHT * twist));
     const error = canonical(multiply(conjugate(q), target));
-    const { attitude, rateRadSMax } = this.#gains;
-    const gains: Vector = [attitude.tilt, attitude.tilt, attitude.yaw / YAW_WEIGHT];
-    const rates = gains.map((gain, axis) => {
+    const { rateRadSMax } = this.#gains;
+    const rates = this.#attitudeGain.map((gain, axis) => {
       const max = rateRadSMax[axis] as number;
-      return clamp(2 * gain * (error[axis + 1] as number) + (ahead[axis] as number), -max, max);
+      const share = axis === 2 ? YAW_WEIGHT : 1;
+      return clamp(((2 * gain) / share) * (error[axis + 1] as number) + (ahead[axis] as number), -max, max);
     });
     this.rates(sensors, rates as unknown as Vector, thrust);
   }
@@ -235,11 +256,8 @@ export class Cascade {
     const left = Math.min(base - used, 1 - base - used, YAW_SHARE_MAX);
     const yaw = clamp((inertiaKgM2[2] * turn[2]) / (4 * torqueNm), -left, left);
     for (let motor = 0; motor < 4; motor += 1) {
-      this.#out[motor] =
-        base +
-        (ROLL[motor] as number) * roll +
-        (PITCH[motor] as number) * pitch +
-        (YAW[motor] as number) * yaw;
+      const turns = (ROLL[motor] as number) * roll + (PITCH[motor] as number) * pitch;
+      this.#out[motor] = clamp(base + turns + (YAW[motor] as number) * yaw, 0, 1);
     }
   }
 }
