@@ -2,6 +2,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { serve } from '@hono/node-server';
 import { createApi } from '#device-sim/api.ts';
+import type { BoardName } from '#device-sim/boards/profile.ts';
 import { createHistory, type HistoryMemory } from '#device-sim/history.ts';
 import { Truth } from '#device-sim/truth.ts';
 
@@ -10,6 +11,8 @@ export interface ApiWork {
   readonly truth: SharedArrayBuffer;
   readonly camera: SharedArrayBuffer;
   readonly port: number;
+  readonly board: BoardName;
+  readonly cycleUs: number;
 }
 export type ApiWord = { readonly ready: true; readonly port: number } | { readonly batteryPercent: number };
 
@@ -19,6 +22,8 @@ const app = createApi({
   history: createHistory(work.history),
   truth: new Truth(work.truth),
   camera: work.camera,
+  board: work.board,
+  cycleUs: work.cycleUs,
   nowUs: () => Number(process.hrtime.bigint() / 1_000n),
   setBattery: (batteryPercent) => say({ batteryPercent }),
 });

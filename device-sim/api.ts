@@ -8,6 +8,7 @@
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import * as v from 'valibot';
+import type { BoardName } from '#device-sim/boards/profile.ts';
 import { CAMERA, CAMERA_KINDS } from '#device-sim/camera.ts';
 import type { History } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
@@ -19,6 +20,9 @@ export interface ApiOptions {
   readonly history: History;
   readonly truth: Truth;
   readonly camera: SharedArrayBuffer;
+  /** Kind of the board, and how often it wants to be told. */
+  readonly board: BoardName;
+  readonly cycleUs: number;
   readonly nowUs: () => number;
   readonly setBattery: (percent: number) => void;
 }
@@ -44,7 +48,7 @@ const parse = <T>(schema: v.GenericSchema<unknown, T>, input: unknown): T => {
   throw new BadRequest(`${v.getDotPath(issue) ?? 'input'}: ${issue.message}`);
 };
 
-const stateOf = (values: Float64Array): Record<string, unknown> => {
+const stateOf = (values: Float64Array, kind: BoardName): Record<string, unknown> => {
   const x = values.subarray(TRUTH.state, TRUTH.state + AT.length);
   const at = (index: number): number => x[index] as number;
   const vector = (from: number, length = 3): number[] => Array.from(x.subarray(from, from + length));
@@ -70,6 +74,7 @@ const stateOf = (values: Float64Array): Record<string, unknown> => {
     epoch: get(TRUTH.epoch),
     lastCommandUs: get(TRUTH.lastCommandUs),
     board: {
+      kind,
       fifo: flag(TRUTH.fifo),
       ticks: get(TRUTH.ticks),
       skippedTicks: get(TRUTH.skippedTicks),
@@ -84,6 +89,9 @@ const stateOf = (values: Float64Array): Record<string, unknown> => {
       badChecksums: get(TRUTH.badChecksums),
       signed: flag(TRUTH.signed),
       streams: get(TRUTH.streams),
+      baud: get(TRUTH.baud) || null,
+      wireInDroppedBytes: get(TRUTH.wireInDroppedBytes),
+      wireOutDroppedBytes: get(TRUTH.wireOutDroppedBytes),
     },
   };
 };
@@ -104,7 +112,15 @@ const cameraOf = (counts: Float64Array): Record<string, unknown> => ({
   ),
 });
 
-export const createApi = ({ history, truth, camera, nowUs, setBattery }: ApiOptions): Hono => {
+export const createApi = ({
+  history,
+  truth,
+  camera,
+  board,
+  cycleUs,
+  nowUs,
+  setBattery,
+}: ApiOptions): Hono => {
   const counts = new Float64Array(camera);
   const span = (query: Record<string, string>): [number, number] => {
     const { fromUs, toUs } = parse(spanSchema, query);
@@ -114,8 +130,8 @@ export const createApi = ({ history, truth, camera, nowUs, setBattery }: ApiOpti
     return [start, end];
   };
   const app = new Hono();
-  app.get('/state', (c) => c.json(stateOf(truth.read())));
-  app.get('/judge', (c) => c.json(summarise(history, ...span(c.req.query()))));
+  app.get('/state', (c) => c.json(stateOf(truth.read(), board)));
+  app.get('/judge', (c) => c.json(summarise(history, ...span(c.req.query()), cycleUs)));
   app.get('/trace', (c) => c.json(trace(history, ...span(c.req.query()))));
   app.get('/camera', (c) => c.json(cameraOf(counts)));
   const small = bodyLimit({

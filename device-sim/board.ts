@@ -2,12 +2,12 @@
  * The flight-controller board: bytes and times in, bytes out; owns the physics.
  *
  * Invariants: no clock and no descriptor inside. Simulated time follows the times that are passed in, in steps of
- * 1 ms. The last command is held; 200 ms after it the board levels and descends by itself and listens to nobody until
- * it is down. It follows every valid command whoever sent it, as a real board would: keeping a second sender away is
- * the handover's duty, and the judge tells whether it was done. With a signing key valid means signed, too.
+ * 1 ms. What kind of board it is, its profile says (boards/): which commands it follows, what it flies by itself, when
+ * its failsafe acts. With a signing key only what is signed is heard.
  */
 import { Surroundings } from '#device-sim/air.ts';
-import { failsafeThrottles } from '#device-sim/failsafe.ts';
+import { createProfile } from '#device-sim/boards/index.ts';
+import type { BoardName, Profile } from '#device-sim/boards/profile.ts';
 import type { History } from '#device-sim/history.ts';
 import { Judge } from '#device-sim/judge.ts';
 import { LIMITS } from '#device-sim/limits.ts';
@@ -17,10 +17,13 @@ import { Random } from '#device-sim/random.ts';
 import { Sensors } from '#device-sim/sensors.ts';
 import { Telemetry } from '#device-sim/telemetry.ts';
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
+import { Vehicle } from '#device-sim/vehicle.ts';
 import type { WindOptions } from '#device-sim/wind.ts';
-import { type Fields, type Frame, MAV, Parser, type Refusal, SignedLink } from '#handover/mavlink/index.ts';
+import { type Frame, Parser, type Refusal, SignedLink } from '#handover/mavlink/index.ts';
 
 export interface BoardOptions {
+  /** `direct` by default. */
+  readonly kind?: BoardName;
   readonly parameters: Parameters;
   /** 32-bit unsigned. */
   readonly seed: number;
@@ -35,6 +38,8 @@ export interface BoardOptions {
 }
 
 const STEP_S = LIMITS.stepUs / 1e6;
+const STEPS_PER_TICK = LIMITS.tickUs / LIMITS.stepUs;
+const NOTHING = new Uint8Array(0);
 const DEG = 180 / Math.PI;
 /** Of the port; its one companion is on it. */
 const BOARD_LINK_ID = 0;
@@ -42,54 +47,69 @@ const BOARD_LINK_ID = 0;
 export class Board {
   readonly startUs: number;
   readonly #p: Parameters;
+  readonly #kind: BoardName;
   readonly #truth: Truth;
   readonly #judge: Judge;
   readonly #state: State = createState();
   readonly #sensors: Sensors;
-  readonly #telemetry: Telemetry;
-  readonly #signing: SignedLink | undefined;
-  readonly #parser: Parser;
+  readonly #vehicle: Vehicle;
+  readonly #ticksNow: () => number;
+  readonly #key: Uint8Array | undefined;
   readonly #surroundings: Surroundings;
-  readonly #throttles = new Float64Array(4);
-  #armed = false;
-  #failsafe = false;
-  #crashed = false;
-  #epoch = 0;
+  #profile: Profile;
+  #telemetry: Telemetry;
+  #signing: SignedLink | undefined;
+  #parser: Parser;
   /** Simulated up to here. */
   #physicsUs: number;
-  /** Last time that the board ran at all, and how long it slept since the last command: nobody else's fault. */
+  /** Last time that the board ran at all. */
   #aliveUs: number;
-  #blindUs = 0;
-  #lastCommandUs = 0;
-  #newestImuUs = 0;
+  #lastHeardUs = 0;
+  /** After an order to reboot: deaf and mute until then. */
+  #bootedUs = 0;
   #jumpedUs = 0;
   #ticks = 0;
+  #bootTicks = 0;
+  #stepsFlown = 0;
   #skippedTicks = 0;
   #lateTicks = 0;
   #lateUsMax = 0;
 
-  constructor({ parameters, seed, wind, startUs, history, truth, signing }: BoardOptions) {
+  constructor({ kind = 'direct', parameters, seed, wind, startUs, history, truth, signing }: BoardOptions) {
+    this.#kind = kind;
     this.#p = parameters;
     this.#truth = truth;
     this.#judge = new Judge(history);
     this.#sensors = new Sensors(parameters, new Random(seed));
-    if (signing !== undefined) {
-      const now = (): number => signing.startTicks + Math.floor((this.#aliveUs - startUs) / 10);
-      this.#signing = new SignedLink({ key: signing.key, linkId: BOARD_LINK_ID, lastTimestamp: 0, now });
-    }
-    const onRefused = (refusal: Refusal, frame: Frame): void => this.#refused(refusal, frame);
-    this.#parser = new Parser({ signing: this.#signing, onRefused });
-    this.#telemetry = new Telemetry(startUs, this.#signing);
     this.#surroundings = new Surroundings(parameters, seed, wind);
+    this.#vehicle = new Vehicle({
+      parameters,
+      state: this.#state,
+      sensors: this.#sensors,
+      judge: this.#judge,
+      startUs,
+    });
+    this.#key = signing?.key;
+    this.#ticksNow = () => (signing?.startTicks ?? 0) + Math.floor((this.#aliveUs - startUs) / 10);
     this.startUs = startUs;
     this.#physicsUs = startUs;
     this.#aliveUs = startUs;
+    this.#signing = this.#sign(0);
+    this.#parser = this.#parse();
+    this.#telemetry = new Telemetry(startUs, this.#signing);
+    this.#profile = createProfile(kind, this.#vehicle);
     this.#publish();
   }
 
   /** Arrival of the last command that was followed, us; 0 before the first. */
   get lastCommandUs(): number {
-    return this.#lastCommandUs;
+    return this.#vehicle.lastCommandUs;
+  }
+
+  /** Whether somebody is taken to read what is sent, since it was heard lately. */
+  hasCompanion(nowUs: number): boolean {
+    if (!this.#profile.flies) return nowUs - this.#vehicle.lastCommandUs <= LIMITS.unreadUs;
+    return nowUs - this.#lastHeardUs <= LIMITS.companionUs;
   }
 
   /** @param percent 0 to 100 */
@@ -100,10 +120,12 @@ export class Board {
   /** Bytes from the companion, which became readable at `nowUs`. */
   receive(bytes: Uint8Array, nowUs: number): void {
     this.#advance(nowUs);
+    if (nowUs < this.#bootedUs) return;
     for (const frame of this.#parser.read(bytes)) {
-      if (frame.name === 'HIL_ACTUATOR_CONTROLS') this.#command(frame.fields, nowUs);
-      else if (frame.name === 'COMMAND_LONG') this.#order(frame.fields, frame.systemId, frame.componentId);
+      this.#lastHeardUs = nowUs;
+      this.#profile.hear(frame, nowUs);
     }
+    if (this.#vehicle.rebooting) this.#reboot(nowUs);
   }
 
   /**
@@ -120,48 +142,28 @@ export class Board {
     this.#lateUsMax = Math.max(this.#lateUsMax, lateUs);
 
     const { x } = this.#state;
-    this.#sensors.sample(this.#state, this.#surroundings);
-    this.#newestImuUs = this.#physicsUs;
+    if (!this.#profile.flies) this.#sample();
     const tilt = tiltRad(x) * DEG;
     const rates = x.subarray(AT.rates, AT.rates + 3);
     this.#judge.sample(nowUs, rates, tilt, x[AT.position + 2] as number, lateUs, skippedTicks);
     this.#publish();
-    const bytes = this.#telemetry.frames(this.#ticks, this.#physicsUs, this.#sensors, {
-      armed: this.#armed,
-      onGround: this.#state.onGround,
-      failsafe: this.#failsafe,
-      crashed: this.#crashed,
-      battery: this.#surroundings.battery,
-    });
     this.#ticks += 1;
+    if (nowUs < this.#bootedUs) return NOTHING;
+    const { newestImuUs } = this.#vehicle;
+    const bytes = this.#telemetry.frames(
+      this.#bootTicks,
+      newestImuUs,
+      this.#vehicle,
+      this.#profile,
+      this.#surroundings.battery,
+    );
+    this.#bootTicks += 1;
     return bytes;
   }
 
-  #command(fields: Fields<'HIL_ACTUATOR_CONTROLS'>, nowUs: number): void {
-    const arrival = { tUs: nowUs, epoch: fields.flags, imuUs: fields.time_usec };
-    if (this.#failsafe || this.#crashed) {
-      this.#judge.refuse(arrival, 'ignored');
-      return;
-    }
-    const arms = (fields.mode & MAV.MODE_FLAG_SAFETY_ARMED) !== 0;
-    const finite = fields.controls.every(Number.isFinite);
-    // Motors off is an order for the ground; and nobody can answer a sample that was not taken yet.
-    if (!finite || fields.time_usec > this.#newestImuUs || (!arms && !this.#state.onGround)) {
-      this.#judge.refuse(arrival, 'invalid');
-      return;
-    }
-    if (!arms) {
-      this.#disarm();
-      return;
-    }
-    this.#armed = true;
-    this.#judge.record(arrival);
-    this.#epoch = fields.flags;
-    this.#lastCommandUs = nowUs;
-    this.#blindUs = 0;
-    for (let motor = 0; motor < 4; motor += 1) {
-      this.#throttles[motor] = Math.min(1, Math.max(0, fields.controls[motor] as number));
-    }
+  #sample(): void {
+    this.#sensors.sample(this.#state, this.#surroundings);
+    this.#vehicle.newestImuUs = this.#physicsUs;
   }
 
   /** What else than a command it would have been does not matter, nor what it says of itself. */
@@ -171,20 +173,32 @@ export class Board {
     this.#judge.refuse({ tUs: this.#aliveUs, epoch, imuUs }, refusal);
   }
 
-  /** Only disarming is known as an order; arming comes with the first command. */
-  #order(fields: Fields<'COMMAND_LONG'>, systemId: number, componentId: number): void {
-    const known = fields.command === MAV.CMD_COMPONENT_ARM_DISARM && fields.param1 === 0;
-    const allowed = known && (this.#state.onGround || !this.#armed);
-    if (allowed && this.#armed) this.#disarm();
-    const refused = known ? MAV.RESULT_DENIED : MAV.RESULT_UNSUPPORTED;
-    const result = allowed ? MAV.RESULT_ACCEPTED : refused;
-    this.#telemetry.answer(fields.command, result, systemId, componentId);
+  #sign(lastTimestamp: number): SignedLink | undefined {
+    const key = this.#key;
+    return key && new SignedLink({ key, linkId: BOARD_LINK_ID, lastTimestamp, now: this.#ticksNow });
+  }
+
+  #parse(): Parser {
+    const onRefused = (refusal: Refusal, frame: Frame): void => this.#refused(refusal, frame);
+    return new Parser({ signing: this.#signing, onRefused });
+  }
+
+  /** All that was in memory is gone; the signing's time is stored, as ArduPilot does. */
+  #reboot(nowUs: number): void {
+    this.#vehicle.rebooting = false;
+    this.#bootedUs = nowUs + LIMITS.rebootUs;
+    this.#bootTicks = 0;
+    this.#vehicle.bootUs = this.#bootedUs;
+    this.#signing = this.#sign(this.#signing?.lastTimestamp ?? 0);
+    this.#parser = this.#parse();
+    this.#telemetry = new Telemetry(this.#bootedUs, this.#signing);
+    this.#profile = createProfile(this.#kind, this.#vehicle);
   }
 
   #advance(nowUs: number): void {
     const asleepUs = nowUs - this.#aliveUs - LIMITS.tickUs;
     if (asleepUs > LIMITS.tickUs) {
-      this.#blindUs += asleepUs;
+      this.#vehicle.blindUs += asleepUs;
       this.#judge.late(asleepUs);
     }
     this.#aliveUs = Math.max(this.#aliveUs, nowUs);
@@ -197,56 +211,49 @@ export class Board {
   }
 
   #step(): void {
-    const silentUs = this.#physicsUs - this.#lastCommandUs - this.#blindUs;
-    if (this.#armed && !this.#failsafe && silentUs >= LIMITS.failsafeUs) {
-      if (this.#state.onGround) {
-        this.#disarm();
-      } else {
-        this.#failsafe = true;
-        this.#judge.failsafe(this.#physicsUs);
-      }
-    }
-    if (this.#failsafe) failsafeThrottles(this.#state.x, this.#p, this.#throttles);
+    const { throttles } = this.#vehicle;
+    this.#profile.step(this.#physicsUs);
     const flew = !this.#state.onGround;
-    step(this.#state, this.#throttles, STEP_S, this.#p, this.#surroundings);
+    step(this.#state, throttles, STEP_S, this.#p, this.#surroundings);
     this.#surroundings.step(this.#state, STEP_S);
     this.#physicsUs += LIMITS.stepUs;
     if (flew && this.#state.onGround) this.#land();
+    if (!this.#profile.flies) return;
+    // Not in `tick`: a board that sleeps in real time must not hold its motors still in the simulated one.
+    this.#stepsFlown += 1;
+    if (this.#stepsFlown % STEPS_PER_TICK !== 0) return;
+    this.#sample();
+    if (this.#vehicle.armed) this.#profile.fly(this.#physicsUs);
   }
 
   #land(): void {
     const { touchdownMS, touchdownTiltRad } = this.#state;
     if (touchdownMS > LIMITS.touchdownMSMax || touchdownTiltRad * DEG > LIMITS.touchdownTiltDegMax) {
-      this.#crashed = true;
+      this.#vehicle.crashed = true;
     }
-    if (this.#failsafe || this.#crashed) this.#disarm();
-  }
-
-  #disarm(): void {
-    this.#armed = false;
-    this.#failsafe = false;
-    this.#throttles.fill(0);
-    this.#judge.pause();
+    if (this.#vehicle.crashed) this.#vehicle.disarm();
+    else this.#profile.landed(this.#physicsUs);
   }
 
   #publish(): void {
     const { values } = this.#truth;
+    const vehicle = this.#vehicle;
     const { counts } = this.#parser;
     this.#truth.begin();
     values[TRUTH.tUs] = this.#physicsUs;
     values.set(this.#state.x, TRUTH.state);
-    values.set(this.#throttles, TRUTH.throttles);
-    values[TRUTH.armed] = Number(this.#armed);
+    values.set(vehicle.throttles, TRUTH.throttles);
+    values[TRUTH.armed] = Number(vehicle.armed);
     values[TRUTH.onGround] = Number(this.#state.onGround);
-    values[TRUTH.failsafe] = Number(this.#failsafe);
-    values[TRUTH.crashed] = Number(this.#crashed);
+    values[TRUTH.failsafe] = Number(vehicle.failsafe);
+    values[TRUTH.crashed] = Number(vehicle.crashed);
     const { battery, wind } = this.#surroundings;
     values[TRUTH.batteryPercent] = battery.percent;
     values[TRUTH.batteryV] = battery.volts;
     values[TRUTH.batteryA] = battery.amps;
     values.set(wind, TRUTH.wind);
-    values[TRUTH.epoch] = this.#epoch;
-    values[TRUTH.lastCommandUs] = this.#lastCommandUs;
+    values[TRUTH.epoch] = vehicle.epoch;
+    values[TRUTH.lastCommandUs] = vehicle.lastCommandUs;
     values[TRUTH.ticks] = this.#ticks;
     values[TRUTH.skippedTicks] = this.#skippedTicks;
     values[TRUTH.lateTicks] = this.#lateTicks;

@@ -2,11 +2,12 @@
  * The camera: two streams of numbered frames on one unix socket, for one reader at a time.
  *
  * Invariants: frames come at their rates and are numbered whether anybody reads or not; each is sent whole, or dropped
- * and counted; a reader begins with a whole frame; a second reader is refused (its connection closes without a byte).
- * Nothing is drawn that nobody would get.
+ * and counted; a reader begins with a whole frame; a second reader is told that it is one too many, and gets nothing
+ * else. The place is free as soon as nobody holds the reader's end, however that came to be. Nothing is drawn that nobody
+ * would get.
  *
- * A frame: u32 length of the rest, u8 kind (0 visible, 1 thermal), three zero bytes, u32 number within its kind, f64
- * time of capture (CLOCK_MONOTONIC, us), then the picture: JPEG, or 8-bit grey (0 cold, 255 warm). Little-endian.
+ * The format is in docs/simulated-camera.md. The thermal picture is no JPEG: its levels are temperatures, and a view of
+ * them would mark what a coder made up.
  */
 import { createServer, type Server, type Socket } from 'node:net';
 import { JpegEncoder } from '#device-sim/jpeg.ts';
@@ -17,6 +18,9 @@ import { type Pose, renderThermal, renderVisible, stampNumber } from '#device-si
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
 
 export const CAMERA_KINDS = ['visible', 'thermal'] as const;
+/** In the place of a kind: no picture follows, but why there is none, and the connection ends. */
+export const CAMERA_REFUSAL = 255;
+const BUSY = 'CAMERA_BUSY: the camera has another reader; stop it, or wait until it is gone';
 
 /** Shared between the threads; per kind [visible, thermal] where an index is given. */
 export const CAMERA = {
@@ -32,7 +36,12 @@ export const CAMERA = {
 
 export const createCameraCounts = (): SharedArrayBuffer => new SharedArrayBuffer(CAMERA.length * 8);
 
-export const frameBytes = (kind: 0 | 1, number: number, captureUs: number, picture: Uint8Array): Buffer => {
+export const frameBytes = (
+  kind: 0 | 1 | typeof CAMERA_REFUSAL,
+  number: number,
+  captureUs: number,
+  picture: Uint8Array,
+): Buffer => {
   const frame = Buffer.allocUnsafe(4 + LIMITS.cameraHeaderBytes + picture.length);
   frame.writeUInt32LE(LIMITS.cameraHeaderBytes + picture.length, 0);
   frame.writeUInt32LE(kind, 4);
@@ -88,20 +97,27 @@ export class Camera {
   }
 
   #connect(socket: Socket): void {
+    socket.on('error', () => undefined);
     if (this.#reader !== undefined) {
       this.#count(CAMERA.refused);
-      socket.destroy();
+      socket.resume();
+      socket.end(
+        frameBytes(CAMERA_REFUSAL, this.#counts[CAMERA.refused] as number, nowUs(), Buffer.from(BUSY)),
+      );
       return;
     }
     this.#reader = socket;
     this.#counts[CAMERA.reader] = 1;
-    // Nothing is expected from a reader; reading notices its end. Its errors end it too: `close` follows.
-    socket.resume();
-    socket.on('error', () => undefined);
-    socket.on('close', () => {
+    const gone = (): void => {
+      if (this.#reader !== socket) return;
       this.#reader = undefined;
       this.#counts[CAMERA.reader] = 0;
-    });
+      socket.destroy();
+    };
+    // Nothing is expected from a reader; reading notices its end, at once, though much may wait to be written to it.
+    socket.resume();
+    socket.on('end', gone);
+    socket.on('close', gone);
   }
 
   #run(): void {

@@ -12,7 +12,7 @@ export interface Arrival {
   readonly tUs: number;
   /** The sender: the handover epoch under which it owns the rotors. */
   readonly epoch: number;
-  /** `time_usec` of the IMU sample that it answers. */
+  /** `time_usec` of the IMU sample that it answers; NaN: it does not say, so that only the gap counts. */
   readonly imuUs: number;
 }
 
@@ -40,7 +40,7 @@ export class Judge {
       this.#push('doubled', arrival, Number.NaN);
       return 'doubled';
     }
-    this.#answeredUs = imuUs;
+    if (!Number.isNaN(imuUs)) this.#answeredUs = imuUs;
     const { open } = this.#history;
     this.#push('fresh', arrival, (tUs - (open[0] as number)) / 1_000);
     open[0] = tUs;

@@ -1,8 +1,10 @@
 /**
- * `node device-sim/main.ts --dir DIR [--seed N] [--airframe NAME] [--wind SPEED,FROM,TURBULENCE,GUST] [--port N]
- * [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`.
+/**
+ * `node device-sim/main.ts --dir DIR [--board NAME] [--baud N] [--seed N] [--airframe NAME] [--wind SPEED,FROM,TURBULENCE,GUST]
+ * [--port N] [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`.
  */
 import { parseArgs } from 'node:util';
+import type { BoardName } from '#device-sim/boards/profile.ts';
 import { parseWind, SimError, type SimOptions } from '#device-sim/options.ts';
 import { startSim } from '#device-sim/sim.ts';
 
@@ -28,6 +30,8 @@ const options = (): SimOptions => {
   const { values } = parseArgs({
     options: {
       dir: { type: 'string' },
+      board: { type: 'string' },
+      baud: { type: 'string' },
       seed: { type: 'string' },
       airframe: { type: 'string' },
       wind: { type: 'string' },
@@ -39,12 +43,14 @@ const options = (): SimOptions => {
     },
     allowNegative: true,
   });
-  const { dir = '', seed, airframe, wind, port, camera, fifo } = values;
+  const { dir = '', board, baud, seed, airframe, wind, port, camera, fifo } = values;
   const { 'signing-key': signingKey, 'log-level': logLevel } = values;
   return {
     dir,
     camera,
     fifo,
+    ...(board === undefined ? {} : { board: board as BoardName }),
+    ...(baud === undefined ? {} : { baud: numberOf(baud) }),
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
     // Whatever was said goes to the parser, which knows the names.
     ...(airframe === undefined ? {} : { airframe: airframe as 'sih' }),

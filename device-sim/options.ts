@@ -1,6 +1,8 @@
 /** The simulator's options and errors; parsed here once, for the command line, `midair sim` and the tests alike. */
 import * as v from 'valibot';
 import { AIRFRAME_NAMES } from '#device-sim/airframes.ts';
+import { BOARDS } from '#device-sim/boards/profile.ts';
+import { LIMITS } from '#device-sim/limits.ts';
 import { CALM, TURBULENCE, type Turbulence, type WindOptions } from '#device-sim/wind.ts';
 
 export type SimCode =
@@ -113,6 +115,20 @@ const schema = v.strictObject({
     v.check(
       (dir) => Buffer.byteLength(dir) <= 95,
       'must be at most 95 bytes long, since sockets are made in it',
+    ),
+  ),
+  /** The kind of flight controller: see boards/ and docs/flight-controller-boards.md. */
+  board: v.optional(
+    v.picklist(BOARDS, `must be ${BOARDS.join(', ').replace(/, (\w+)$/, ' or $1')}`),
+    'direct',
+  ),
+  /** Of the wire: bytes are paced as a UART would, 10 bits each. Left out: as fast as the pty. */
+  baud: v.optional(
+    v.pipe(
+      v.number('must be a number'),
+      v.integer('must be a whole number'),
+      v.minValue(LIMITS.baudMin, `must be at least ${LIMITS.baudMin}`),
+      v.maxValue(LIMITS.baudMax, `must be at most ${LIMITS.baudMax}`),
     ),
   ),
   camera: v.optional(v.boolean('must be true or false'), true),

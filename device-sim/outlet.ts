@@ -21,7 +21,7 @@ export class Outlet {
     this.#write = write;
   }
 
-  /** @param bytes whole MAVLink 2 frames, at most `LIMITS.tickBytesMax` bytes */
+  /** @param bytes whole MAVLink 2 frames, at most `LIMITS.tickBytesMax` bytes; none only sends the rest */
   send(bytes: Uint8Array): void {
     const frames = countFrames(bytes);
     if (this.#restLength > 0) {
@@ -29,6 +29,7 @@ export class Outlet {
       this.#rest.copyWithin(0, sent, this.#restLength);
       this.#restLength -= sent;
     }
+    if (frames === 0) return;
     const sent = this.#restLength > 0 ? 0 : this.#write(bytes, 0, bytes.length);
     if (sent <= 0) {
       this.framesDropped += frames;
@@ -45,12 +46,13 @@ export class Outlet {
   }
 }
 
-const { signatureBytes: SIGNATURE_BYTES } = MAVLINK_LIMITS;
-/** By each header: its length, and whether a signature follows. */
+const { headerBytes, checksumBytes, signatureBytes } = MAVLINK_LIMITS;
+/** Of the frame that begins there, by its header: with the signature that follows if it is signed. */
+export const frameLength = (bytes: Uint8Array, at: number): number =>
+  headerBytes + (bytes[at + 1] as number) + checksumBytes + (bytes[at + 2] === 0 ? 0 : signatureBytes);
+
 const countFrames = (bytes: Uint8Array): number => {
   let frames = 0;
-  for (let at = 0; at < bytes.length; frames += 1) {
-    at += 12 + (bytes[at + 1] as number) + (bytes[at + 2] === 0 ? 0 : SIGNATURE_BYTES);
-  }
+  for (let at = 0; at < bytes.length; frames += 1) at += frameLength(bytes, at);
   return frames;
 };

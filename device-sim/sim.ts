@@ -9,6 +9,7 @@ import { pino } from 'pino';
 import { AIRFRAMES } from '#device-sim/airframes.ts';
 import type { ApiWord, ApiWork } from '#device-sim/api-worker.ts';
 import { Board } from '#device-sim/board.ts';
+import { type BoardName, CYCLE_US } from '#device-sim/boards/profile.ts';
 import { createCameraCounts } from '#device-sim/camera.ts';
 import type { CameraWork } from '#device-sim/camera-worker.ts';
 import { Directory } from '#device-sim/directory.ts';
@@ -29,6 +30,7 @@ export interface Ready {
   readonly camera: string | null;
   readonly url: string;
   readonly fifo: boolean;
+  readonly board: BoardName;
 }
 
 export interface Sim {
@@ -47,7 +49,8 @@ const FIFO_PRIORITY = 10;
  * @throws SimError `INVALID_OPTIONS`, `DIRECTORY`, `ALREADY_RUNNING`, `NO_START`
  */
 export const startSim = async (options: SimOptions): Promise<Sim> => {
-  const { dir, seed, airframe, wind, camera, port, fifo, signingKey, logLevel } = parseOptions(options);
+  const { board: kind, baud, airframe, wind, ...rest } = parseOptions(options);
+  const { dir, seed, camera, port, fifo, signingKey, logLevel } = rest;
   const parameters = AIRFRAMES[airframe];
   const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
   const signing =
@@ -76,8 +79,24 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
   };
 
   try {
-    const board = new Board({ parameters, seed, wind, startUs: nowUs(), history, truth, signing });
-    const apiWork: ApiWork = { history: history.memory, truth: truth.memory, camera: counts, port };
+    const board = new Board({
+      kind,
+      parameters,
+      seed,
+      wind,
+      startUs: nowUs(),
+      history,
+      truth,
+      signing,
+    });
+    const apiWork: ApiWork = {
+      history: history.memory,
+      truth: truth.memory,
+      camera: counts,
+      port,
+      board: kind,
+      cycleUs: CYCLE_US[kind],
+    };
     const api = startWorker('api-worker', apiWork, failure.reject);
     workers.push(api);
     api.on('message', (word: ApiWord) => {
@@ -105,7 +124,7 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
       }
     }
     truth.values[TRUTH.fifo] = Number(isFifo);
-    link = new Link(board, truth);
+    link = new Link(board, truth, baud);
     directory.linkRotors(link.path);
     const ready: Ready = {
       ready: true,
@@ -113,9 +132,19 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
       camera: camera ? directory.camera : null,
       url: `http://127.0.0.1:${bound.port}`,
       fifo: isFifo,
+      board: kind,
     };
     log.info(
-      { tty: link.path, url: ready.url, airframe, seed, fifo: isFifo, signed: signing !== undefined },
+      {
+        tty: link.path,
+        url: ready.url,
+        board: kind,
+        baud,
+        airframe,
+        seed,
+        fifo: isFifo,
+        signed: signing !== undefined,
+      },
       'the drone stands on the ground',
     );
     return { ready, ended: failure.promise, close };

@@ -7,8 +7,6 @@
 import { COMMAND, type History, KINDS, type Kind, SAMPLE } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 
-const TICK_MS = LIMITS.tickUs / 1_000;
-
 export interface Summary {
   fromUs: number;
   toUs: number;
@@ -20,7 +18,7 @@ export interface Summary {
   gapMsP99: number | null;
   /** Includes silence that is still open at the end of the span. */
   gapMsMax: number | null;
-  /** Cycles of 4 ms without a command: round(gap / 4) - 1 of each gap. */
+  /** Cycles (of 4 ms, for the `direct` kind) without a command: round(gap / 4) - 1 of each gap. */
   missedCycles: number;
   /** Of these, the ones that the board's own lateness in that gap explains. */
   missedCyclesBoardLate: number;
@@ -60,9 +58,15 @@ export interface Summary {
 const percentile = (sorted: readonly number[], share: number): number | null =>
   sorted.length === 0 ? null : (sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)] as number);
 
-const missed = (gapMs: number): number => Math.max(0, Math.round(gapMs / TICK_MS) - 1);
-
-export const summarise = (history: History, fromUs: number, toUs: number): Summary => {
+/** @param cycleUs how often the board wants to be told: 4 ms for the `direct` kind (boards/profile.ts) */
+export const summarise = (
+  history: History,
+  fromUs: number,
+  toUs: number,
+  cycleUs: number = LIMITS.tickUs,
+): Summary => {
+  const cycleMs = cycleUs / 1_000;
+  const missed = (gapMs: number): number => Math.max(0, Math.round(gapMs / cycleMs) - 1);
   const { commands, samples, failsafes, open } = history;
   const counts = Object.fromEntries(KINDS.map((kind) => [kind, 0])) as Record<Kind, number>;
   const gaps: number[] = [];
@@ -83,7 +87,8 @@ export const summarise = (history: History, fromUs: number, toUs: number): Summa
     const gapMs = commands.get(i, COMMAND.gapMs);
     counts[kind] += 1;
     if (!Number.isNaN(gapMs)) addGap(gapMs, commands.get(i, COMMAND.boardLateMs));
-    if (kind === 'fresh') latencies.push((tUs - commands.get(i, COMMAND.imuUs)) / 1_000);
+    const imuUs = commands.get(i, COMMAND.imuUs);
+    if (kind === 'fresh' && !Number.isNaN(imuUs)) latencies.push((tUs - imuUs) / 1_000);
     if (kind !== 'fresh' && kind !== 'doubled' && kind !== 'stale') continue;
     const epoch = commands.get(i, COMMAND.epoch);
     const sender = epochs.get(epoch);
@@ -96,7 +101,7 @@ export const summarise = (history: History, fromUs: number, toUs: number): Summa
   }
   // A pause that has not ended yet counts as far as the span goes; less than a cycle and a half is none.
   const openMs = (toUs - (open[0] as number)) / 1_000;
-  if (openMs > 1.5 * TICK_MS) addGap(openMs, 0);
+  if (openMs > 1.5 * cycleMs) addGap(openMs, 0);
 
   const heights: number[] = [];
   let tiltSquares = 0;

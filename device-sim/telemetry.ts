@@ -5,8 +5,10 @@
  * allocated per tick but the frames. `time_usec` is CLOCK_MONOTONIC, `time_boot_ms` counts from power-on.
  */
 import type { Battery } from '#device-sim/battery.ts';
+import type { Profile } from '#device-sim/boards/profile.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import type { Sensors } from '#device-sim/sensors.ts';
+import type { Vehicle } from '#device-sim/vehicle.ts';
 import {
   type Fields,
   type FieldsToSend,
@@ -15,14 +17,6 @@ import {
   type SignedLink,
   Writer,
 } from '#handover/mavlink/index.ts';
-
-export interface BoardStatus {
-  readonly armed: boolean;
-  readonly onGround: boolean;
-  readonly failsafe: boolean;
-  readonly crashed: boolean;
-  readonly battery: Battery;
-}
 
 /** HIGHRES_IMU_UPDATED_FLAGS: all but the differential pressure. */
 const UPDATED = 0x1bff;
@@ -33,7 +27,6 @@ export class Telemetry {
   readonly #startUs: number;
   readonly #writer: Writer;
   readonly #out = new Uint8Array(LIMITS.tickBytesMax);
-  readonly #answers: FieldsToSend<'COMMAND_ACK'>[] = [];
   #length = 0;
   readonly #imu: Fields<'HIGHRES_IMU'> = {
     time_usec: 0,
@@ -69,25 +62,23 @@ export class Telemetry {
     this.#writer = new Writer({ systemId: 1, componentId: MAV.COMP_ID_AUTOPILOT1, signing });
   }
 
-  /** Answers an order with the next tick; a sender of many waits for none: only the last few are kept. */
-  answer(command: number, result: number, systemId: number, componentId: number): void {
-    if (this.#answers.length >= 4) this.#answers.shift();
-    this.#answers.push({ command, result, target_system: systemId, target_component: componentId });
-  }
-
   /** @returns bytes that are valid until the next call */
-  frames(tick: number, tUs: number, sensors: Sensors, status: BoardStatus): Uint8Array {
+  frames(tick: number, tUs: number, vehicle: Vehicle, profile: Profile, battery: Battery): Uint8Array {
     this.#length = 0;
+    const { sensors } = vehicle;
+    const { streams } = profile;
     const bootMs = Math.floor((tUs - this.#startUs) / 1_000) % 2 ** 32;
-    this.#samples(tUs, bootMs, sensors);
-    if (tick % LIMITS.positionTicks === 0) this.#position(bootMs, sensors);
-    if (tick % LIMITS.landedTicks === 0) {
-      const aloft = status.failsafe ? MAV.LANDED_STATE_LANDING : MAV.LANDED_STATE_IN_AIR;
-      const landed_state = status.onGround ? MAV.LANDED_STATE_ON_GROUND : aloft;
-      this.#put('EXTENDED_SYS_STATE', { vtol_state: 0, landed_state });
+    if (streams.due('HIGHRES_IMU', tick)) this.#sample(tUs, sensors);
+    if (streams.due('ATTITUDE_QUATERNION', tick)) this.#stance(bootMs, sensors);
+    if (streams.due('LOCAL_POSITION_NED', tick)) this.#position(bootMs, sensors);
+    if (streams.due('EXTENDED_SYS_STATE', tick)) {
+      this.#put('EXTENDED_SYS_STATE', { vtol_state: 0, landed_state: profile.landedState() });
     }
-    if (tick % LIMITS.heartbeatTicks === 0) this.#status(status);
-    for (let answer = this.#answers.shift(); answer !== undefined; answer = this.#answers.shift()) {
+    if (streams.due('HEARTBEAT', tick)) {
+      this.#put('HEARTBEAT', { type: MAV.TYPE_QUADROTOR, mavlink_version: 3, ...profile.heartbeat() });
+    }
+    if (streams.due('SYS_STATUS', tick)) this.#status(battery);
+    for (let answer = vehicle.nextAnswer(); answer !== undefined; answer = vehicle.nextAnswer()) {
       this.#put('COMMAND_ACK', answer);
     }
     return this.#out.subarray(0, this.#length);
@@ -99,8 +90,8 @@ export class Telemetry {
     this.#length += frame.length;
   }
 
-  #samples(tUs: number, bootMs: number, sensors: Sensors): void {
-    const { accelerometer, gyro, magnetometer, attitude } = sensors;
+  #sample(tUs: number, sensors: Sensors): void {
+    const { accelerometer, gyro, magnetometer } = sensors;
     const imu = this.#imu;
     imu.time_usec = tUs;
     imu.xacc = accelerometer[0] as number;
@@ -115,15 +106,18 @@ export class Telemetry {
     imu.abs_pressure = sensors.pressureHPa;
     imu.pressure_alt = sensors.pressureAltitudeM;
     this.#put('HIGHRES_IMU', imu);
+  }
+
+  #stance(bootMs: number, { attitude, gyro }: Sensors): void {
     const quaternion = this.#attitude;
     quaternion.time_boot_ms = bootMs;
     quaternion.q1 = attitude[0] as number;
     quaternion.q2 = attitude[1] as number;
     quaternion.q3 = attitude[2] as number;
     quaternion.q4 = attitude[3] as number;
-    quaternion.rollspeed = imu.xgyro;
-    quaternion.pitchspeed = imu.ygyro;
-    quaternion.yawspeed = imu.zgyro;
+    quaternion.rollspeed = gyro[0] as number;
+    quaternion.pitchspeed = gyro[1] as number;
+    quaternion.yawspeed = gyro[2] as number;
     this.#put('ATTITUDE_QUATERNION', quaternion);
   }
 
@@ -139,16 +133,7 @@ export class Telemetry {
     });
   }
 
-  #status({ armed, failsafe, crashed, battery }: BoardStatus): void {
-    const normal = armed ? MAV.STATE_ACTIVE : MAV.STATE_STANDBY;
-    this.#put('HEARTBEAT', {
-      type: MAV.TYPE_QUADROTOR,
-      autopilot: MAV.AUTOPILOT_GENERIC,
-      base_mode: MAV.MODE_FLAG_CUSTOM_MODE_ENABLED | (armed ? MAV.MODE_FLAG_SAFETY_ARMED : 0),
-      custom_mode: 0,
-      system_status: failsafe || crashed ? MAV.STATE_EMERGENCY : normal,
-      mavlink_version: 3,
-    });
+  #status(battery: Battery): void {
     this.#put('SYS_STATUS', {
       onboard_control_sensors_present: SENSORS,
       onboard_control_sensors_enabled: SENSORS,

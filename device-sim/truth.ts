@@ -36,7 +36,11 @@ export const TRUTH = {
   batteryA: 44,
   /** NED, m/s. */
   wind: 45,
-  length: 48,
+  /** Of a paced wire, else 0; and what did not fit into its buffers, each way. */
+  baud: 48,
+  wireInDroppedBytes: 49,
+  wireOutDroppedBytes: 50,
+  length: 51,
 } as const;
 
 export class Truth {

@@ -35,6 +35,8 @@ test.each([
   [['frobnicate'], /unknown command 'frobnicate'/],
   [['sim'], /required option '--dir <path>'/],
   [['sim', '--dir', '/tmp/x', '--seed', 'many'], /expected a whole number/],
+  [['sim', '--dir', '/tmp/x', '--board', 'pixhawk'], /Allowed choices are direct, px4, ardupilot/],
+  [['sim', '--dir', '/tmp/x', '--baud', 'fast'], /expected a whole number/],
   [['hub', '--dir', '/tmp/x', '--http', 'nowhere'], /expected HOST:PORT/],
   [['status', '--frob'], /unknown option '--frob'/],
   [['status', 'extra'], /too many arguments/],

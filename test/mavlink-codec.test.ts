@@ -67,6 +67,67 @@ const GOLDEN: { [N in MessageName]: { sequence: number; fields: FieldsToSend<N>;
     fields: { time_boot_ms: 123456, x: 1.5, y: -2.5, z: -2, vx: 0, vy: 0, vz: 0.5 },
     frame: 'fd1c000003010120000040e201000000c03f000020c0000000c000000000000000000000003ff5aa',
   },
+  COMMAND_INT: {
+    sequence: 7,
+    fields: {
+      target_system: 1,
+      target_component: 1,
+      frame: 3,
+      command: 22,
+      current: 0,
+      autocontinue: 0,
+      param1: 0,
+      param2: 0,
+      param3: 0,
+      param4: 0.5,
+      x: -5,
+      y: 1234567,
+      z: 12.5,
+    },
+    frame: 'fd2100000701014b00000000000000000000000000000000003ffbffffff87d61200000048411600010103feb4',
+  },
+  SET_ATTITUDE_TARGET: {
+    sequence: 8,
+    fields: {
+      time_boot_ms: 123456,
+      target_system: 1,
+      target_component: 1,
+      type_mask: 7,
+      q: [1, 0.25, -0.5, 0],
+      body_roll_rate: 0,
+      body_pitch_rate: -2,
+      body_yaw_rate: 0.125,
+      thrust: 0.5,
+      thrust_body: [0, 0, -0.25],
+    },
+    frame:
+      'fd33000008010152000040e201000000803f0000803e000000bf0000000000000000000000c00000003e0000003f' +
+      '0101070000000000000000000080be4235',
+  },
+  SET_POSITION_TARGET_LOCAL_NED: {
+    sequence: 9,
+    fields: {
+      time_boot_ms: 123456,
+      target_system: 1,
+      target_component: 1,
+      coordinate_frame: 1,
+      type_mask: 0xdf8,
+      x: 1.5,
+      y: -2.5,
+      z: -2,
+      vx: 0,
+      vy: 0,
+      vz: 0.5,
+      afx: 0,
+      afy: 0,
+      afz: -9.75,
+      yaw: 0.25,
+      yaw_rate: 0,
+    },
+    frame:
+      'fd35000009010154000040e201000000c03f000020c0000000c000000000000000000000003f00000000000000000000' +
+      '1cc10000803e00000000f80d010101c167',
+  },
   COMMAND_LONG: {
     sequence: 5,
     fields: {
@@ -139,7 +200,10 @@ test('CRC_EXTRA, computed from the definitions, is the published one', () => {
     SYS_STATUS: 124,
     ATTITUDE_QUATERNION: 246,
     LOCAL_POSITION_NED: 185,
+    COMMAND_INT: 158,
     COMMAND_LONG: 152,
+    SET_ATTITUDE_TARGET: 49,
+    SET_POSITION_TARGET_LOCAL_NED: 143,
     COMMAND_ACK: 143,
     HIL_ACTUATOR_CONTROLS: 47,
     HIGHRES_IMU: 93,
@@ -163,7 +227,11 @@ test.each(NAMES)('%s has the bytes of another implementation, and reads back', (
   for (const [field, value] of Object.entries(golden.fields)) {
     const read = (frame as { fields: object } | undefined)?.fields[field as never];
     if (typeof value === 'number') expect(read, field).toBe(value);
-    else expect(read, field).toEqual([...(value as number[]), ...Array<number>(12).fill(0)]);
+    else {
+      const given = [...(value as number[])];
+      const { length } = LAYOUTS[name].fields.find((each) => each.name === field) ?? { length: 0 };
+      expect(read, field).toEqual([...given, ...Array<number>(length - given.length).fill(0)]);
+    }
   }
 });
 

@@ -1,16 +1,18 @@
+import { spawn } from 'node:child_process';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import jpeg from 'jpeg-js';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { CAMERA, Camera, createCameraCounts, frameBytes } from '#device-sim/camera.ts';
+import { CAMERA, CAMERA_REFUSAL, Camera, createCameraCounts, frameBytes } from '#device-sim/camera.ts';
 import { JpegEncoder } from '#device-sim/jpeg.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import { createState } from '#device-sim/physics.ts';
 import { Random } from '#device-sim/random.ts';
 import { type Pose, renderThermal, renderVisible, stampNumber } from '#device-sim/scene.ts';
 import { TRUTH, Truth } from '#device-sim/truth.ts';
+import { native } from '#handover/native.ts';
 import { until } from '#test/sim-kit.ts';
 
 const LEVEL: Pose = { n: 0, e: 0, d: -2, w: 1, x: 0, y: 0, z: 0 };
@@ -62,7 +64,7 @@ const read = async () => {
     while (bytes.length >= 4 && bytes.length >= 4 + bytes.readUInt32LE(0)) {
       const length = bytes.readUInt32LE(0);
       const rest = bytes.subarray(4, 4 + length);
-      expect(rest.readUInt32LE(0)).toBeLessThan(2);
+      expect([0, 1, CAMERA_REFUSAL]).toContain(rest.readUInt32LE(0));
       frames.push({
         kind: rest.readUInt8(0),
         number: rest.readUInt32LE(4),
@@ -115,11 +117,16 @@ test('frames are counted and numbered whether anybody reads or not', async () =>
   expect(numbersOf(reader.frames, 0)[0]).toBeGreaterThanOrEqual(10);
 });
 
-test('a second reader is refused without a byte; when the first goes, another may come', async () => {
+const BUSY = 'CAMERA_BUSY: the camera has another reader; stop it, or wait until it is gone';
+const refusalOf = async (reader: Awaited<ReturnType<typeof read>>): Promise<string> => {
+  await until('it is refused', () => reader.ended());
+  expect(reader.frames.map(({ kind }) => kind)).toEqual([CAMERA_REFUSAL]);
+  return reader.frames[0]?.picture.toString() ?? '';
+};
+
+test('a second reader is told so, and gets no picture; when the first goes, another may come', async () => {
   const first = await read();
-  const second = await read();
-  await until('the second is refused', () => second.ended());
-  expect(second.frames).toEqual([]);
+  expect(await refusalOf(await read())).toBe(BUSY);
   expect(counts[CAMERA.refused]).toBe(1);
   expect(counts[CAMERA.reader]).toBe(1);
   const before = first.frames.length;
@@ -131,6 +138,43 @@ test('a second reader is refused without a byte; when the first goes, another ma
   expect(third.ended()).toBe(false);
 });
 
+test('a reader that is killed, without having read for long: its place is free at once, and no number is missing', async () => {
+  const code = `require('node:net').connect(process.argv[1]).once('data', function () { this.pause(); console.log('read'); }); setInterval(() => {}, 1000)`;
+  const child = spawn(process.execPath, ['-e', code, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  try {
+    await new Promise((resolve) => child.stdout.once('data', resolve));
+    expect(await refusalOf(await read())).toBe(BUSY);
+    await until('its queue is full', () => (counts[CAMERA.dropped] as number) > 0, 30_000);
+    expect(await refusalOf(await read())).toBe(BUSY);
+  } finally {
+    child.kill('SIGKILL');
+    await new Promise((resolve) => child.once('exit', resolve));
+  }
+  await until('the place is free', () => counts[CAMERA.reader] === 0, 1_000);
+  const produced = counts[CAMERA.produced] as number;
+  const next = await read();
+  await until('the next one reads', () => numbersOf(next.frames, 0).length > 3);
+  const numbers = numbersOf(next.frames, 0);
+  expect(numbers[0]).toBeGreaterThanOrEqual(produced);
+  expect(numbers).toEqual(from(numbers[0] as number, numbers.length));
+}, 60_000);
+
+test('a reader that dies while another holds its end, as the agent does: the place stays taken until that one lets go', async () => {
+  const held = native.unixConnect(path);
+  try {
+    const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)'], {
+      stdio: ['ignore', 'ignore', 'ignore', held],
+    });
+    child.kill('SIGKILL');
+    await new Promise((resolve) => child.once('exit', resolve));
+    await until('it is taken', () => counts[CAMERA.reader] === 1);
+    expect(await refusalOf(await read())).toBe(BUSY);
+  } finally {
+    native.close(held);
+  }
+  await until('the place is free', () => counts[CAMERA.reader] === 0);
+});
+
 test('a reader that stops for a second loses nothing; one that stops for long loses counted frames, whole', async () => {
   const reader = await read();
   await until('a frame', () => reader.frames.length > 0);
@@ -139,9 +183,11 @@ test('a reader that stops for a second loses nothing; one that stops for long lo
   await until('a second of frames', () => (counts[CAMERA.produced] as number) >= start + 20);
   expect(counts[CAMERA.dropped]).toBe(0);
   await until('frames are dropped', () => (counts[CAMERA.dropped] as number) >= 5, 30_000);
-  reader.socket.resume();
   const dropped = (): number => (counts[CAMERA.dropped] as number) + (counts[CAMERA.dropped + 1] as number);
   const sent = (): number => (counts[CAMERA.sent] as number) + (counts[CAMERA.sent + 1] as number);
+  const before = sent();
+  reader.socket.resume();
+  await until('it is sent to again', () => sent() > before);
   const settled = dropped();
   const target = sent() + 10;
   await until('all that was sent is there', () => reader.frames.length >= target);

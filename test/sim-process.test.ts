@@ -273,6 +273,14 @@ test('options: each wrong one is named; one simulator a directory; what a killed
   expect(await refusal({ dir: '/tmp/x', seed: -1 })).toBe('INVALID_OPTIONS: seed must be at least 0');
   expect(await refusal({ dir: '/tmp/x', seed: 1.5 })).toBe('INVALID_OPTIONS: seed must be a whole number');
   expect(await refusal({ dir: '/tmp/x', port: 70_000 })).toBe('INVALID_OPTIONS: port must be at most 65535');
+  expect(await refusal({ dir: '/tmp/x', board: 'pixhawk' })).toBe(
+    'INVALID_OPTIONS: board must be direct, px4 or ardupilot',
+  );
+  expect(await refusal({ dir: '/tmp/x', baud: 300 })).toBe('INVALID_OPTIONS: baud must be at least 1200');
+  expect(await refusal({ dir: '/tmp/x', baud: 2e7 })).toBe('INVALID_OPTIONS: baud must be at most 12000000');
+  expect(await refusal({ dir: '/tmp/x', baud: Number.NaN })).toMatch(
+    'INVALID_OPTIONS: baud must be a number',
+  );
   expect(await refusal({ dir: '/tmp/x', sed: 1 })).toMatch('INVALID_OPTIONS: sed');
   expect(await refusal({ dir: '/tmp/x', signingKey: '/tmp/x/none' })).toMatch(
     'cannot read /tmp/x/none (ENOENT)',

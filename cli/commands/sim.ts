@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { integer } from '#cli/commands/arguments.ts';
 import { simJsonCommand } from '#cli/commands/sim-json.ts';
+import { BOARDS, type BoardName } from '#device-sim/boards/profile.ts';
 
 interface Flags {
   /** Not mandatory for commander, which would ask subcommands for it too. */
@@ -11,6 +12,8 @@ interface Flags {
   seed: number;
   airframe: string;
   wind?: string;
+  board: BoardName;
+  baud?: number;
   camera: boolean;
   signingKey?: string;
 }
@@ -38,6 +41,16 @@ export function simCommand(): Command {
     .option(
       '--wind <speed,from,turbulence,gust>',
       'm/s; degrees it comes from; none, light, moderate or severe (MIL-F-8785C); m/s of gusts on top',
+    )
+    .addOption(
+      new Option('--board <kind>', 'flight controller: motor commands from the app, offboard, or GUIDED')
+        .choices(BOARDS)
+        .default('direct'),
+    )
+    .addOption(
+      new Option('--baud <number>', 'of the wire to the board; left out, it is as fast as the pty').argParser(
+        integer,
+      ),
     )
     .option('--no-camera', 'without the camera')
     .addOption(
@@ -68,6 +81,8 @@ Example:
         // Whatever was said: the simulator knows the names.
         airframe: flags.airframe as 'sih',
         ...(flags.wind === undefined ? {} : { wind: parseWind(flags.wind) }),
+        board: flags.board,
+        ...(flags.baud === undefined ? {} : { baud: flags.baud }),
         camera: flags.camera,
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
       });
