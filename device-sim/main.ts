@@ -46,8 +46,7 @@ const options = (): SimOptions => {
     camera,
     fifo,
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
-    // Whatever was said goes to the parser, which knows the names.
-    ...(airframe === undefined ? {} : { airframe: airframe as 'sih' }),
+    ...(airframe === undefined ? {} : { airframe }),
     ...(wind === undefined ? {} : { wind: parseWind(wind) }),
     ...(port === undefined ? {} : { port: numberOf(port) }),
     ...(signingKey === undefined ? {} : { signingKey }),
