@@ -3,7 +3,7 @@
  *
  * Invariant: charge is the integral of the current, and nothing else moves it but a test that sets it. The voltage is
  * the open-circuit one less current times resistance; at a full charge under hover the supply is 1, so that the
- * published thrust is what flies at the start. Nothing is allocated per step.
+ * published thrust is what flies at the start. No object is made per step.
  */
 import type { BatteryParameters, Parameters } from '#device-sim/parameters.ts';
 import { hoverThrottle, shareOf } from '#device-sim/physics.ts';

@@ -9,7 +9,7 @@ import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
 import { BlockList, isIP } from 'node:net';
 import { pino } from 'pino';
 import * as v from 'valibot';
-import { AIRFRAMES } from '#device-sim/airframes.ts';
+import { airframeOf } from '#device-sim/airframe-file.ts';
 import { JsonPhysics, MOTOR_ORDER_NAMES, parseServos, type Reply } from '#device-sim/json-physics.ts';
 import { COMMON, parseWith, SimError } from '#device-sim/options.ts';
 import { nowUs } from '#handover/native.ts';
@@ -59,7 +59,7 @@ export interface JsonServer {
 export const startJsonServer = async (options: JsonServerOptions): Promise<JsonServer> => {
   const { seed, airframe, wind, motors, host, port, logLevel } = parseWith(schema, options);
   const log = pino({ name: 'sim-json', level: logLevel }, pino.destination(2));
-  const physics = new JsonPhysics({ parameters: AIRFRAMES[airframe], seed, wind, motors });
+  const physics = new JsonPhysics({ parameters: airframeOf(airframe), seed, wind, motors });
   const socket = createSocket(isIP(host) === 6 ? 'udp6' : 'udp4');
   const bound = await bind(socket, host, port);
   const ended = Promise.withResolvers<void>();

@@ -52,8 +52,7 @@ const options = (): SimOptions => {
     ...(board === undefined ? {} : { board: board as BoardName }),
     ...(baud === undefined ? {} : { baud: numberOf(baud) }),
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
-    // Whatever was said goes to the parser, which knows the names.
-    ...(airframe === undefined ? {} : { airframe: airframe as 'sih' }),
+    ...(airframe === undefined ? {} : { airframe }),
     ...(wind === undefined ? {} : { wind: parseWind(wind) }),
     ...(port === undefined ? {} : { port: numberOf(port) }),
     ...(signingKey === undefined ? {} : { signingKey }),

@@ -1,6 +1,6 @@
 /** The simulator's options and errors; parsed here once, for the command line, `midair sim` and the tests alike. */
 import * as v from 'valibot';
-import { AIRFRAME_NAMES } from '#device-sim/airframes.ts';
+import { AIRFRAME_NAMES, type AirframeName } from '#device-sim/airframes.ts';
 import { BOARDS } from '#device-sim/boards/profile.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import { CALM, TURBULENCE, type Turbulence, type WindOptions } from '#device-sim/wind.ts';
@@ -73,8 +73,17 @@ export const COMMON = {
     ),
     1,
   ),
-  /** Whose masses and motors: see airframes.ts. */
-  airframe: v.optional(v.picklist(AIRFRAME_NAMES, `must be one of ${AIRFRAME_NAMES.join(', ')}`), 'sih'),
+  /** Whose masses and motors: see airframes.ts, or a file of one's own (airframe-file.ts). */
+  airframe: v.optional(
+    v.pipe(
+      v.string('must be a name'),
+      v.check(
+        (name) => AIRFRAME_NAMES.includes(name as AirframeName) || name.endsWith('.json'),
+        `must be one of ${AIRFRAME_NAMES.join(', ')}, or a file that ends in .json`,
+      ),
+    ),
+    'sih',
+  ),
   wind: v.optional(
     v.strictObject({
       speedMS: speed,

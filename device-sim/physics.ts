@@ -60,12 +60,15 @@ export const motorGoal = (throttle: number, p: Parameters): number =>
 /** Throttle of all four motors that carries the weight, with the battery full. */
 export const hoverThrottle = (p: Parameters): number => (p.massKg * p.gravityMS2) / (4 * p.thrustN);
 
+/** Of the motors, held during a step. */
+const goals = new Float64Array(4);
+
 /** dx/dt in the air. */
 const derive = (
   x: Float64Array,
-  throttles: ArrayLike<number>,
   p: Parameters,
-  { wind, supply }: Air,
+  wind: Float64Array,
+  supply: number,
   out: Float64Array,
 ): void => {
   const vx = x[3] as number;
@@ -78,10 +81,12 @@ const derive = (
   const wx = x[10] as number;
   const wy = x[11] as number;
   const wz = x[12] as number;
-  const m1 = shareOf(x[13] as number, p);
-  const m2 = shareOf(x[14] as number, p);
-  const m3 = shareOf(x[15] as number, p);
-  const m4 = shareOf(x[16] as number, p);
+  // Written out, as is all of this function: a call that is not inlined puts its result on the heap.
+  const squared = p.motorState === 'speed';
+  const m1 = (x[13] as number) * (squared ? (x[13] as number) : 1);
+  const m2 = (x[14] as number) * (squared ? (x[14] as number) : 1);
+  const m3 = (x[15] as number) * (squared ? (x[15] as number) : 1);
+  const m4 = (x[16] as number) * (squared ? (x[16] as number) : 1);
   const thrustN = p.thrustN * supply;
 
   out[0] = vx;
@@ -100,7 +105,9 @@ const derive = (
   out[8] = 0.5 * (qw * wy + qz * wx - qx * wz);
   out[9] = 0.5 * (qw * wz + qx * wy - qy * wx);
 
-  const [ix, iy, iz] = p.inertiaKgM2;
+  const ix = p.inertiaKgM2[0];
+  const iy = p.inertiaKgM2[1];
+  const iz = p.inertiaKgM2[2];
   const k = p.angularDragNmPerRadS;
   const roll = p.armM.roll * thrustN * (-m1 + m2 + m3 - m4);
   const pitch = p.armM.pitch * thrustN * (m1 - m2 + m3 - m4);
@@ -111,7 +118,7 @@ const derive = (
 
   for (let motor = 0; motor < 4; motor += 1) {
     // First order never passes its goal, so which of the two times it is does not change within a step.
-    const error = motorGoal(throttles[motor] as number, p) - (x[13 + motor] as number);
+    const error = (goals[motor] as number) - (x[13 + motor] as number);
     out[13 + motor] = error / (error > 0 ? p.motorTauS : p.motorTauDownS);
   }
 };
@@ -141,12 +148,14 @@ export const step = (
   air: Air = STILL_AIR,
 ): void => {
   const { x } = state;
+  const { wind, supply } = air;
+  for (let motor = 0; motor < 4; motor += 1) goals[motor] = motorGoal(throttles[motor] as number, p);
   const north = x[AT.position] as number;
   const east = x[AT.position + 1] as number;
-  derive(x, throttles, p, air, k1);
-  derive(along(x, k1, dtS / 2), throttles, p, air, k2);
-  derive(along(x, k2, dtS / 2), throttles, p, air, k3);
-  derive(along(x, k3, dtS), throttles, p, air, k4);
+  derive(x, p, wind, supply, k1);
+  derive(along(x, k1, dtS / 2), p, wind, supply, k2);
+  derive(along(x, k2, dtS / 2), p, wind, supply, k3);
+  derive(along(x, k3, dtS), p, wind, supply, k4);
   for (let i = 0; i < AT.length; i += 1) {
     const slope = (k1[i] as number) + 2 * (k2[i] as number) + 2 * (k3[i] as number) + (k4[i] as number);
     x[i] = (x[i] as number) + (dtS / 6) * slope;
@@ -182,7 +191,10 @@ const touch = (state: State, dtS: number): void => {
 };
 
 const normalise = (x: Float64Array): void => {
-  const norm = Math.hypot(x[6] as number, x[7] as number, x[8] as number, x[9] as number);
+  // Not Math.hypot, which guards against overflow at ten times the time.
+  let sum = 0;
+  for (let i = AT.attitude; i < AT.rates; i += 1) sum += (x[i] as number) * (x[i] as number);
+  const norm = Math.sqrt(sum);
   for (let i = AT.attitude; i < AT.rates; i += 1) x[i] = (x[i] as number) / norm;
 };
 

@@ -112,7 +112,7 @@ export class Sensors {
     out[1] = i + w * a + j * c - k * b;
     out[2] = j + w * b + k * a - i * c;
     out[3] = k + w * c + i * b - j * a;
-    const norm = Math.hypot(out[0], out[1], out[2], out[3]);
+    const norm = Math.sqrt(out[0] * out[0] + out[1] * out[1] + out[2] * out[2] + out[3] * out[3]);
     for (let n = 0; n < 4; n += 1) out[n] = (out[n] as number) / norm;
   }
 }

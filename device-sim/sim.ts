@@ -6,7 +6,7 @@
  */
 import { type Worker as NodeWorker, Worker } from 'node:worker_threads';
 import { pino } from 'pino';
-import { AIRFRAMES } from '#device-sim/airframes.ts';
+import { airframeOf } from '#device-sim/airframe-file.ts';
 import type { ApiWord, ApiWork } from '#device-sim/api-worker.ts';
 import { Board } from '#device-sim/board.ts';
 import { type BoardName, CYCLE_US } from '#device-sim/boards/profile.ts';
@@ -51,7 +51,7 @@ const FIFO_PRIORITY = 10;
 export const startSim = async (options: SimOptions): Promise<Sim> => {
   const { board: kind, baud, airframe, wind, ...rest } = parseOptions(options);
   const { dir, seed, camera, port, fifo, signingKey, logLevel } = rest;
-  const parameters = AIRFRAMES[airframe];
+  const parameters = airframeOf(airframe);
   const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
   const signing =
     signingKey === undefined ? undefined : { key: keyOf(signingKey), startTicks: systemTicks() };

@@ -3,7 +3,7 @@
  *
  * Invariant: all chance comes from the seed, and each step's filter is exact for its length, so the variance does not
  * depend on the step. Turbulence: MIL-F-8785C, 3.7.3 (low altitude, below 1,000 ft) in its own axes: along the mean
- * wind, across it, vertical. Nothing is allocated per step, and still air costs nothing.
+ * wind, across it, vertical. No object is made per step, and still air costs nothing.
  */
 import { Random } from '#device-sim/random.ts';
 

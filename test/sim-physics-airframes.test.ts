@@ -1,6 +1,10 @@
 /** Each published airframe against what its own figures say, and parameters that no drone can have. */
-import { describe, expect, test } from 'vitest';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, test } from 'vitest';
 import { Surroundings } from '#device-sim/air.ts';
+import { airframeOf } from '#device-sim/airframe-file.ts';
 import { AIRFRAME_NAMES, AIRFRAMES } from '#device-sim/airframes.ts';
 import { checkParameters } from '#device-sim/check-parameters.ts';
 import { heldCommandTable } from '#device-sim/held-command.ts';
@@ -155,7 +159,7 @@ describe('impossible parameters are named', () => {
 describe('options', () => {
   test('an unknown airframe: the error lists them', () => {
     expect(() => parseOptions({ dir: 'x', airframe: 'nimbus' })).toThrow(
-      'INVALID_OPTIONS: airframe must be one of sih, x500, crazyflie, hummingbird',
+      'INVALID_OPTIONS: airframe must be one of sih, x500, crazyflie, hummingbird, or a file',
     );
     expect(parseOptions({ dir: 'x' })).toMatchObject({
       airframe: 'sih',
@@ -220,5 +224,43 @@ describe('held commands and cut motors', () => {
     expect(limit.turning.tiltDeg).toBeLessThan(35);
     expect(long.turning.tiltDeg).toBeGreaterThan(35);
     for (const row of rows) expect(row.cut.lostM).toBeLessThan(0.5 * 9.80665 * row.tS ** 2);
+  });
+});
+
+describe('an airframe of one’s own', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'midair-airframe-'));
+  afterAll(() => rmSync(dir, { recursive: true }));
+  const file = (content: unknown): string => {
+    const path = join(dir, 'own.json');
+    writeFileSync(path, typeof content === 'string' ? content : JSON.stringify(content));
+    return path;
+  };
+
+  test('changes figures of a published one, and leaves the others', () => {
+    const own = file({ base: 'x500', massKg: 2.4, battery: { capacityAh: 4 }, gps: 'standard' });
+    expect(airframeOf(own)).toEqual({
+      ...AIRFRAMES.x500,
+      massKg: 2.4,
+      battery: { ...AIRFRAMES.x500.battery, capacityAh: 4 },
+      sensors: { ...AIRFRAMES.x500.sensors, gps: STANDARD_GPS },
+    });
+    expect(airframeOf('crazyflie')).toBe(AIRFRAMES.crazyflie);
+    expect(airframeOf(file({}))).toEqual(AIRFRAMES.sih);
+  });
+
+  test.each([
+    [{ massKg: 9 }, 'IMPOSSIBLE_PARAMETERS: airframe .*own.json: thrustN: four motors lift 20.000 N'],
+    [{ massKg: -1 }, 'massKg: -1 must be above 0'],
+    [{ massKg: '2' }, 'INVALID_OPTIONS: airframe .*: massKg must be a number'],
+    [{ weight: 2 }, 'weight'],
+    [{ base: 'iris' }, 'base must be one of sih, x500, crazyflie, hummingbird'],
+    [{ inertiaKgM2: [1, 2] }, 'inertiaKgM2'],
+    ['{', 'INVALID_OPTIONS: airframe .*own.json: '],
+  ])('%j: told what is wrong', (content, message) => {
+    expect(() => airframeOf(file(content))).toThrow(new RegExp(message));
+  });
+
+  test('a file that is not there is named', () => {
+    expect(() => airframeOf(join(dir, 'none.json'))).toThrow(/INVALID_OPTIONS: airframe .*none.json: ENOENT/);
   });
 });

@@ -18,7 +18,7 @@ export function simJsonCommand(): Command {
     .option('--host <address>', 'of loopback, the only place where it listens', '127.0.0.1')
     .option(
       '--airframe <name>',
-      'whose masses and motors: sih (PX4 SIH), x500 (Gazebo), crazyflie, hummingbird',
+      'whose masses and motors: sih (PX4 SIH), x500 (Gazebo), crazyflie, hummingbird, or a file FILE.json',
       'x500',
     )
     .option('--motors <order>', "ArduPilot's FRAME_TYPE: x, bfx (Betaflight), djix, cwx", 'x')
@@ -42,8 +42,8 @@ Example:
       const { wind, airframe, motors, ...rest } = flags;
       const server = await startJsonServer({
         ...rest,
-        // Whatever was said: the simulator knows the names.
-        airframe: airframe as 'x500',
+        airframe,
+        // Whatever was said: the simulator knows the orders.
         motors: motors as 'x',
         ...(wind === undefined ? {} : { wind: parseWind(wind) }),
       });

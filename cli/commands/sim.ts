@@ -35,7 +35,7 @@ export function simCommand(): Command {
     .addOption(new Option('--seed <number>', 'decides all noise and biases').argParser(integer).default(1))
     .option(
       '--airframe <name>',
-      'whose masses and motors: sih (PX4 SIH), x500 (Gazebo), crazyflie, hummingbird',
+      'whose masses and motors: sih (PX4 SIH), x500 (Gazebo), crazyflie, hummingbird, or a file FILE.json',
       'sih',
     )
     .option(
@@ -78,8 +78,7 @@ Example:
         dir: resolve(flags.dir),
         port: flags.port,
         seed: flags.seed,
-        // Whatever was said: the simulator knows the names.
-        airframe: flags.airframe as 'sih',
+        airframe: flags.airframe,
         ...(flags.wind === undefined ? {} : { wind: parseWind(flags.wind) }),
         board: flags.board,
         ...(flags.baud === undefined ? {} : { baud: flags.baud }),
