@@ -122,7 +122,6 @@ export class Board {
       this.#lastHeardUs = nowUs;
       this.#profile.hear(frame, nowUs);
     }
-    if (this.#vehicle.rebooting) this.#reboot(nowUs);
   }
 
   /**
@@ -155,6 +154,8 @@ export class Board {
       this.#battery,
     );
     this.#bootTicks += 1;
+    // Only now: the order was answered.
+    if (this.#vehicle.rebooting) this.#reboot(nowUs);
     return bytes;
   }
 

@@ -54,6 +54,7 @@ Prints one JSON line when it is ready: paths of the rotors and the camera, and t
 
 Example:
   $ midair sim --dir /tmp/drone
+  $ midair sim --dir /tmp/drone --board px4 --baud 921600
   $ curl http://127.0.0.1:PORT/state`,
     )
     .action(async (flags: Flags) => {
