@@ -20,12 +20,18 @@ interface Row {
   makeMs?: number;
   makePeakBytes?: number;
   applyMs?: number;
+  /** User and system time. */
+  applyCpuMs?: number;
   applyPeakBytes?: number;
+  /** What applying gives: the tar's length. */
+  outputBytes: number;
 }
 
 /** bsdiff holds 17 times the file. */
 const BSDIFF_BYTES_MAX = 300 * 1024 ** 2;
 const LEVEL = ['-19', '-f', '-q'];
+/** The kernel counts in steps of 10 ms: below this a speed says nothing. */
+const CPU_MS_MIN = 100;
 
 const { values, positionals } = parseArgs({
   options: { json: { type: 'boolean', default: false }, pair: { type: 'string', multiple: true } },
@@ -66,7 +72,7 @@ const peers = (old: string, young: string, delta: string, back: string, bytes: n
     apply: [
       'sh',
       '-c',
-      'zstd -d -f -q "$2" -o "$2.raw" && rdiff patch "$1" "$2.raw" "$3"',
+      'zstd -d -f -q "$2" -o "$2.raw" && rdiff -f patch "$1" "$2.raw" "$3"',
       'sh',
       old,
       delta,
@@ -93,7 +99,7 @@ const peers = (old: string, young: string, delta: string, back: string, bytes: n
 
 async function measure(folder: string, pair: string, old: string, young: string): Promise<Row[]> {
   const bytes = statSync(young).size;
-  const rows: Row[] = [{ pair, tool: 'raw', bytes }];
+  const rows: Row[] = [{ pair, tool: 'raw', bytes, outputBytes: bytes }];
   const [delta, back] = [join(folder, 'delta'), join(folder, 'back')];
   const say = (row: Row): void => {
     rows.push(row);
@@ -112,8 +118,10 @@ async function measure(folder: string, pair: string, old: string, young: string)
       bytes: statSync(delta).size,
       makeMs: made.ms,
       makePeakBytes: made.peakBytes,
+      outputBytes: bytes,
     };
-    say(applied.ok ? { ...row, applyMs: applied.ms, applyPeakBytes: applied.peakBytes } : row);
+    const { ms, cpuMs, peakBytes } = applied;
+    say(applied.ok ? { ...row, applyMs: ms, applyCpuMs: cpuMs, applyPeakBytes: peakBytes } : row);
   }
   const made = await measured(process.execPath, [
     join(PACKAGE_ROOT, 'cli/bin.ts'),
@@ -134,7 +142,7 @@ async function measure(folder: string, pair: string, old: string, young: string)
     delta,
   ]);
   if (!applied.ok) throw new Error(`our own delta does not apply on ${pair}`);
-  const { ms, overBytes } = JSON.parse(applied.stdout) as { ms: number; overBytes: number };
+  const { ms, cpuMs, overBytes } = JSON.parse(applied.stdout) as Record<'ms' | 'cpuMs' | 'overBytes', number>;
   say({
     pair,
     tool: 'midair',
@@ -142,7 +150,9 @@ async function measure(folder: string, pair: string, old: string, young: string)
     makeMs: made.ms,
     makePeakBytes: made.peakBytes,
     applyMs: ms,
+    applyCpuMs: cpuMs,
     applyPeakBytes: overBytes,
+    outputBytes: bytes,
   });
   return rows;
 }
@@ -180,9 +190,15 @@ if (values.json) {
       .map((cell, at) => (at < 2 ? cell.padEnd(at === 0 ? 15 : 24) : cell.padStart(13)))
       .join('')
       .trimEnd();
-  console.log(line(['pair', 'tool', 'bytes', 'of ours', 'make s', 'make MiB', 'apply s', 'apply MiB']));
-  for (const { pair, tool, bytes, makeMs, makePeakBytes, applyMs, applyPeakBytes } of rows) {
-    const ours = rows.find((row) => row.pair === pair && row.tool === 'midair')?.bytes ?? bytes;
+  console.log(
+    line(['pair', 'tool', 'bytes', 'of ours', 'make s', 'make MiB', 'apply s', 'MB/s a core', 'apply MiB']),
+  );
+  for (const row of rows) {
+    const { pair, tool, bytes, makeMs, makePeakBytes, applyMs, applyCpuMs, applyPeakBytes, outputBytes } =
+      row;
+    const perCore =
+      applyCpuMs === undefined || applyCpuMs < CPU_MS_MIN ? undefined : outputBytes / applyCpuMs;
+    const ours = rows.find((one) => one.pair === pair && one.tool === 'midair')?.bytes ?? bytes;
     console.log(
       line([
         pair,
@@ -192,6 +208,7 @@ if (values.json) {
         number(makeMs, 1000, 1),
         number(makePeakBytes, 1024 ** 2, 0),
         number(applyMs, 1000, 2),
+        number(perCore, 1000, 0),
         number(applyPeakBytes, 1024 ** 2, 0),
       ]),
     );

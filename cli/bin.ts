@@ -25,6 +25,8 @@ const program = new Command('midair')
   .version(version)
   .showHelpAfterError('(midair --help tells more)')
   .exitOverride()
+  // What stands behind a subcommand is its own, also where both have an option of that name.
+  .enablePositionalOptions()
   .addHelpText(
     'after',
     `

@@ -79,6 +79,7 @@ class Sources {
   readonly #delta: DeltaReader;
   readonly #basis: Basis;
   readonly #xdelta3 = new Xdelta3();
+  readonly #piece = new Uint8Array(4 * LIMITS.chunkBytes);
   readonly #readers = new Map<'solid' | 'patches' | 'moves', SectionReader>();
   readonly #frames: { stream: AsyncGenerator<Buffer>; left: number; chunk: Buffer } | undefined;
   /** Basis files used since the last checkpoint: the suspects when that fails. */
@@ -149,10 +150,16 @@ class Sources {
     return file;
   }
 
-  async #read(file: BasisFile, path: string, offset: number, length: number): Promise<Uint8Array> {
+  async #read(
+    file: BasisFile,
+    path: string,
+    offset: number,
+    length: number,
+    into?: Uint8Array,
+  ): Promise<Uint8Array> {
     let bytes: Uint8Array;
     try {
-      bytes = await file.read(offset, length);
+      bytes = await file.read(offset, length, into);
     } catch (error) {
       throw asDeltaError(error, 'READ_FAILED', `the basis's ${path} cannot be read`);
     }
@@ -162,14 +169,11 @@ class Sources {
     return bytes;
   }
 
+  /** Each piece is valid until the next is asked for. */
   async *#range(file: BasisFile, path: string, offset: number, length: number): AsyncGenerator<Uint8Array> {
     for (let done = 0; done < length; ) {
-      const some = await this.#read(
-        file,
-        path,
-        offset + done,
-        Math.min(length - done, 4 * LIMITS.chunkBytes),
-      );
+      const bytes = Math.min(length - done, this.#piece.length);
+      const some = await this.#read(file, path, offset + done, bytes, this.#piece);
       done += some.length;
       yield some;
     }
@@ -230,6 +234,7 @@ class Sources {
     { path, movesBytes, literalBytes }: Extract<Content, { type: 'moves' }>,
   ): AsyncGenerator<Uint8Array> {
     const moves = this.#reader('moves');
+    const literals = this.#readers.get('solid');
     let left = { moves: movesBytes, literal: literalBytes };
     const take = (from: 'moves' | 'literal', bytes: number): void => {
       left = { ...left, [from]: left[from] - bytes };
@@ -237,12 +242,17 @@ class Sources {
     };
     const checked: BasisFile = {
       size: file.size,
-      read: (offset, bytes) => this.#read(file, path, offset, bytes),
+      read: (offset, bytes, into) => this.#read(file, path, offset, bytes, into),
     };
     yield* decodeMoves(checked, length, {
       chunk: (bytes) => {
         take('moves', bytes);
         return moves.take(bytes);
+      },
+      literalNow: (bytes) => {
+        const now = literals?.now(bytes);
+        if (now !== undefined) take('literal', bytes);
+        return now;
       },
       literal: (bytes) => {
         take('literal', bytes);

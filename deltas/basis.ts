@@ -12,8 +12,11 @@ import { isEngineFile, isPath } from '#deltas/paths.ts';
 export interface BasisFile {
   /** Bytes. */
   readonly size: number;
-  /** Exactly `length` bytes, fewer only when the file ends. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  /**
+   * Exactly `length` bytes, fewer only when the file ends.
+   * @param into may be taken for them: memory of at least that length that the caller has done with
+   */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
   /** Called once when the file is no longer needed. */
   close?(): Promise<void>;
 }

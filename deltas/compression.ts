@@ -160,7 +160,18 @@ export class SectionReader {
     }
   }
 
+  /** The next `length` bytes, if they are all here already. */
+  now(length: number): Buffer | undefined {
+    if (length > this.#left || length > this.#chunk.length) return undefined;
+    this.#left -= length;
+    const piece = this.#chunk.subarray(0, length);
+    this.#chunk = this.#chunk.subarray(length);
+    return piece;
+  }
+
   async take(length: number): Promise<Buffer> {
+    const now = this.now(length);
+    if (now !== undefined) return now;
     const parts: Buffer[] = [];
     for await (const piece of this.pieces(length)) parts.push(piece);
     return parts.length === 1 && parts[0] !== undefined ? parts[0] : Buffer.concat(parts, length);

@@ -21,4 +21,4 @@ export {
   type MakeProgress,
   makeDelta,
 } from '#deltas/make.ts';
-export { fileAccess, memoryAccess, type RandomAccess } from '#deltas/random-access.ts';
+export { fileAccess, memoryAccess, type RandomAccess, readAt } from '#deltas/random-access.ts';

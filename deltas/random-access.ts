@@ -1,11 +1,14 @@
 /** Bytes that can be read at any place: an artifact in a file, in memory, or at the other end of HTTP ranges. */
-import { open } from 'node:fs/promises';
+import { type FileHandle, open } from 'node:fs/promises';
 
 export interface RandomAccess {
   /** Bytes. */
   readonly size: number;
-  /** Exactly `length` bytes; fewer only at the end. */
-  read(offset: number, length: number): Promise<Uint8Array>;
+  /**
+   * Exactly `length` bytes; fewer only at the end.
+   * @param into may be taken for them: memory of at least that length that the caller has done with
+   */
+  read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
 }
 
 export function memoryAccess(bytes: Uint8Array): RandomAccess {
@@ -21,16 +24,23 @@ export async function fileAccess(path: string): Promise<RandomAccess & { close()
   const { size } = await handle.stat();
   return {
     size,
-    async read(offset, length) {
-      const buffer = Buffer.allocUnsafe(length);
-      let done = 0;
-      while (done < length) {
-        const { bytesRead } = await handle.read(buffer, done, length - done, offset + done);
-        if (bytesRead === 0) break;
-        done += bytesRead;
-      }
-      return buffer.subarray(0, done);
-    },
+    read: (offset, length, into) => readAt(handle, offset, length, into),
     close: () => handle.close(),
   };
+}
+
+/** Exactly `length` bytes of a file, fewer only at its end; in `into` when that is given. */
+export async function readAt(
+  handle: FileHandle,
+  offset: number,
+  length: number,
+  into: Uint8Array = Buffer.allocUnsafe(length),
+): Promise<Uint8Array> {
+  let done = 0;
+  while (done < length) {
+    const { bytesRead } = await handle.read(into, done, length - done, offset + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return into.subarray(0, done);
 }

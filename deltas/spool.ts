@@ -6,6 +6,7 @@
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import type { BasisFile } from '#deltas/basis.ts';
 import { LIMITS } from '#deltas/limits.ts';
+import { readAt } from '#deltas/random-access.ts';
 
 export class Spool {
   readonly #path: string;
@@ -43,21 +44,8 @@ export class Spool {
   file(start: number, size: number): BasisFile {
     return {
       size,
-      read: async (offset, length) => {
-        const buffer = Buffer.allocUnsafe(Math.max(0, Math.min(length, size - offset)));
-        let done = 0;
-        while (done < buffer.length) {
-          const { bytesRead } = await this.#handle.read(
-            buffer,
-            done,
-            buffer.length - done,
-            start + offset + done,
-          );
-          if (bytesRead === 0) break;
-          done += bytesRead;
-        }
-        return buffer.subarray(0, done);
-      },
+      read: (offset, length, into) =>
+        readAt(this.#handle, start + offset, Math.max(0, Math.min(length, size - offset)), into),
     };
   }
 

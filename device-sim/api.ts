@@ -68,6 +68,9 @@ const stateOf = (values: Float64Array, kind: BoardName): Record<string, unknown>
     failsafe: flag(TRUTH.failsafe),
     crashed: flag(TRUTH.crashed),
     battery: get(TRUTH.batteryPercent),
+    batteryV: get(TRUTH.batteryV),
+    batteryA: get(TRUTH.batteryA),
+    wind: Array.from(values.subarray(TRUTH.wind, TRUTH.wind + 3)),
     epoch: get(TRUTH.epoch),
     lastCommandUs: get(TRUTH.lastCommandUs),
     board: {

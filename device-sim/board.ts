@@ -5,7 +5,7 @@
  * 1 ms. What kind of board it is, its profile says (boards/): which commands it follows, what it flies by itself, when
  * its failsafe acts. With a signing key only what is signed is heard.
  */
-import { Battery } from '#device-sim/battery.ts';
+import { Surroundings } from '#device-sim/air.ts';
 import { createProfile } from '#device-sim/boards/index.ts';
 import type { BoardName, Profile } from '#device-sim/boards/profile.ts';
 import type { History } from '#device-sim/history.ts';
@@ -18,6 +18,7 @@ import { Sensors } from '#device-sim/sensors.ts';
 import { Telemetry } from '#device-sim/telemetry.ts';
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
 import { Vehicle } from '#device-sim/vehicle.ts';
+import type { WindOptions } from '#device-sim/wind.ts';
 import { type Frame, Parser, type Refusal, SignedLink } from '#handover/mavlink/index.ts';
 
 export interface BoardOptions {
@@ -26,6 +27,8 @@ export interface BoardOptions {
   readonly parameters: Parameters;
   /** 32-bit unsigned. */
   readonly seed: number;
+  /** Still air by default. */
+  readonly wind?: WindOptions | undefined;
   /** CLOCK_MONOTONIC at power-on, us. */
   readonly startUs: number;
   readonly history: History;
@@ -52,7 +55,7 @@ export class Board {
   readonly #vehicle: Vehicle;
   readonly #ticksNow: () => number;
   readonly #key: Uint8Array | undefined;
-  readonly #battery: Battery;
+  readonly #surroundings: Surroundings;
   #profile: Profile;
   #telemetry: Telemetry;
   #signing: SignedLink | undefined;
@@ -72,13 +75,13 @@ export class Board {
   #lateTicks = 0;
   #lateUsMax = 0;
 
-  constructor({ kind = 'direct', parameters, seed, startUs, history, truth, signing }: BoardOptions) {
+  constructor({ kind = 'direct', parameters, seed, wind, startUs, history, truth, signing }: BoardOptions) {
     this.#kind = kind;
     this.#p = parameters;
     this.#truth = truth;
     this.#judge = new Judge(history);
     this.#sensors = new Sensors(parameters, new Random(seed));
-    this.#battery = new Battery(parameters);
+    this.#surroundings = new Surroundings(parameters, seed, wind);
     this.#vehicle = new Vehicle({
       parameters,
       state: this.#state,
@@ -111,7 +114,7 @@ export class Board {
 
   /** @param percent 0 to 100 */
   setBattery(percent: number): void {
-    this.#battery.percent = percent;
+    this.#surroundings.battery.percent = percent;
   }
 
   /** Bytes from the companion, which became readable at `nowUs`. */
@@ -151,7 +154,7 @@ export class Board {
       newestImuUs,
       this.#vehicle,
       this.#profile,
-      this.#battery,
+      this.#surroundings.battery,
     );
     this.#bootTicks += 1;
     // Only now: the order was answered.
@@ -160,7 +163,7 @@ export class Board {
   }
 
   #sample(): void {
-    this.#sensors.sample(this.#state);
+    this.#sensors.sample(this.#state, this.#surroundings);
     this.#vehicle.newestImuUs = this.#physicsUs;
   }
 
@@ -212,9 +215,9 @@ export class Board {
     const { throttles } = this.#vehicle;
     this.#profile.step(this.#physicsUs);
     const flew = !this.#state.onGround;
-    step(this.#state, throttles, STEP_S, this.#p);
+    step(this.#state, throttles, STEP_S, this.#p, this.#surroundings);
+    this.#surroundings.step(this.#state, STEP_S);
     this.#physicsUs += LIMITS.stepUs;
-    this.#battery.drain(throttles, STEP_S);
     if (flew && this.#state.onGround) this.#land();
     if (!this.#profile.flies) return;
     // Not in `tick`: a board that sleeps in real time must not hold its motors still in the simulated one.
@@ -245,7 +248,11 @@ export class Board {
     values[TRUTH.onGround] = Number(this.#state.onGround);
     values[TRUTH.failsafe] = Number(vehicle.failsafe);
     values[TRUTH.crashed] = Number(vehicle.crashed);
-    values[TRUTH.batteryPercent] = this.#battery.percent;
+    const { battery, wind } = this.#surroundings;
+    values[TRUTH.batteryPercent] = battery.percent;
+    values[TRUTH.batteryV] = battery.volts;
+    values[TRUTH.batteryA] = battery.amps;
+    values.set(wind, TRUTH.wind);
     values[TRUTH.epoch] = vehicle.epoch;
     values[TRUTH.lastCommandUs] = vehicle.lastCommandUs;
     values[TRUTH.ticks] = this.#ticks;

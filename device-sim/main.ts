@@ -1,10 +1,11 @@
 /**
- * `node device-sim/main.ts --dir DIR [--board NAME] [--baud N] [--seed N] [--port N] [--no-camera] [--no-fifo]
- * [--signing-key FILE]`, or `midair sim`.
+/**
+ * `node device-sim/main.ts --dir DIR [--board NAME] [--baud N] [--seed N] [--airframe NAME] [--wind SPEED,FROM,TURBULENCE,GUST]
+ * [--port N] [--no-camera] [--no-fifo] [--signing-key FILE]`, or `midair sim`.
  */
 import { parseArgs } from 'node:util';
 import type { BoardName } from '#device-sim/boards/profile.ts';
-import { SimError, type SimOptions } from '#device-sim/options.ts';
+import { parseWind, SimError, type SimOptions } from '#device-sim/options.ts';
 import { startSim } from '#device-sim/sim.ts';
 
 /** Flies until SIGINT or SIGTERM, then leaves nothing behind. Prints one JSON line when ready ({@link Ready}). */
@@ -32,6 +33,8 @@ const options = (): SimOptions => {
       board: { type: 'string' },
       baud: { type: 'string' },
       seed: { type: 'string' },
+      airframe: { type: 'string' },
+      wind: { type: 'string' },
       port: { type: 'string' },
       camera: { type: 'boolean', default: true },
       fifo: { type: 'boolean', default: true },
@@ -40,17 +43,8 @@ const options = (): SimOptions => {
     },
     allowNegative: true,
   });
-  const {
-    dir = '',
-    board,
-    baud,
-    seed,
-    port,
-    camera,
-    fifo,
-    'signing-key': signingKey,
-    'log-level': logLevel,
-  } = values;
+  const { dir = '', board, baud, seed, airframe, wind, port, camera, fifo } = values;
+  const { 'signing-key': signingKey, 'log-level': logLevel } = values;
   return {
     dir,
     camera,
@@ -58,6 +52,9 @@ const options = (): SimOptions => {
     ...(board === undefined ? {} : { board: board as BoardName }),
     ...(baud === undefined ? {} : { baud: numberOf(baud) }),
     ...(seed === undefined ? {} : { seed: numberOf(seed) }),
+    // Whatever was said goes to the parser, which knows the names.
+    ...(airframe === undefined ? {} : { airframe: airframe as 'sih' }),
+    ...(wind === undefined ? {} : { wind: parseWind(wind) }),
     ...(port === undefined ? {} : { port: numberOf(port) }),
     ...(signingKey === undefined ? {} : { signingKey }),
     ...(logLevel === undefined ? {} : { logLevel: logLevel as 'info' }),

@@ -8,7 +8,10 @@
  */
 import type { Parameters } from '#device-sim/parameters.ts';
 
-/** Where things are in `State.x`; SI units, quaternion w, x, y, z from body to world, motors 0 to 1. */
+/**
+ * Where things are in `State.x`; SI units, quaternion w, x, y, z from body to world, motors 0 to 1: a share of full
+ * thrust or of full speed, as `Parameters.motorState` says.
+ */
 export const AT = { position: 0, velocity: 3, attitude: 6, rates: 10, motors: 13, length: 17 } as const;
 
 export interface State {
@@ -19,6 +22,16 @@ export interface State {
   touchdownMS: number;
   touchdownTiltRad: number;
 }
+
+/** What surrounds the drone during a step. */
+export interface Air {
+  /** Speed of the air, NED, m/s. */
+  readonly wind: Float64Array;
+  /** Thrust and torque that the battery's voltage allows, as a share of the nominal ones. */
+  readonly supply: number;
+}
+
+export const STILL_AIR: Air = { wind: new Float64Array(3), supply: 1 };
 
 /** Level, at rest, motors off. @param heightM above the ground, 0 stands on it */
 export const createState = (heightM = 0): State => {
@@ -36,8 +49,25 @@ export const YAW = [1, 1, -1, -1] as const;
 /** Legs right the body, first order. */
 const RIGHTING_S = 0.1;
 
+/** Share of full thrust that a motor in this state gives. */
+export const shareOf = (motor: number, p: Parameters): number =>
+  p.motorState === 'speed' ? motor * motor : motor;
+
+/** State in which a motor ends up under a throttle. */
+export const motorGoal = (throttle: number, p: Parameters): number =>
+  p.motorState === 'speed' ? Math.sqrt(throttle) : throttle;
+
+/** Throttle of all four motors that carries the weight, with the battery full. */
+export const hoverThrottle = (p: Parameters): number => (p.massKg * p.gravityMS2) / (4 * p.thrustN);
+
 /** dx/dt in the air. */
-const derive = (x: Float64Array, throttles: ArrayLike<number>, p: Parameters, out: Float64Array): void => {
+const derive = (
+  x: Float64Array,
+  throttles: ArrayLike<number>,
+  p: Parameters,
+  { wind, supply }: Air,
+  out: Float64Array,
+): void => {
   const vx = x[3] as number;
   const vy = x[4] as number;
   const vz = x[5] as number;
@@ -48,21 +78,22 @@ const derive = (x: Float64Array, throttles: ArrayLike<number>, p: Parameters, ou
   const wx = x[10] as number;
   const wy = x[11] as number;
   const wz = x[12] as number;
-  const m1 = x[13] as number;
-  const m2 = x[14] as number;
-  const m3 = x[15] as number;
-  const m4 = x[16] as number;
+  const m1 = shareOf(x[13] as number, p);
+  const m2 = shareOf(x[14] as number, p);
+  const m3 = shareOf(x[15] as number, p);
+  const m4 = shareOf(x[16] as number, p);
+  const thrustN = p.thrustN * supply;
 
   out[0] = vx;
   out[1] = vy;
   out[2] = vz;
 
   // Thrust pulls along the body's -z; the third column of the rotation matrix is that axis in the world.
-  const lift = (p.thrustN * (m1 + m2 + m3 + m4)) / p.massKg;
+  const lift = (thrustN * (m1 + m2 + m3 + m4)) / p.massKg;
   const drag = p.dragNPerMS / p.massKg;
-  out[3] = -lift * 2 * (qx * qz + qw * qy) - drag * vx;
-  out[4] = -lift * 2 * (qy * qz - qw * qx) - drag * vy;
-  out[5] = -lift * (1 - 2 * (qx * qx + qy * qy)) - drag * vz + p.gravityMS2;
+  out[3] = -lift * 2 * (qx * qz + qw * qy) - drag * (vx - (wind[0] as number));
+  out[4] = -lift * 2 * (qy * qz - qw * qx) - drag * (vy - (wind[1] as number));
+  out[5] = -lift * (1 - 2 * (qx * qx + qy * qy)) - drag * (vz - (wind[2] as number)) + p.gravityMS2;
 
   out[6] = 0.5 * (-qx * wx - qy * wy - qz * wz);
   out[7] = 0.5 * (qw * wx + qy * wz - qz * wy);
@@ -71,15 +102,17 @@ const derive = (x: Float64Array, throttles: ArrayLike<number>, p: Parameters, ou
 
   const [ix, iy, iz] = p.inertiaKgM2;
   const k = p.angularDragNmPerRadS;
-  const roll = p.armM.roll * p.thrustN * (-m1 + m2 + m3 - m4);
-  const pitch = p.armM.pitch * p.thrustN * (m1 - m2 + m3 - m4);
-  const yaw = p.torqueNm * (m1 + m2 - m3 - m4);
+  const roll = p.armM.roll * thrustN * (-m1 + m2 + m3 - m4);
+  const pitch = p.armM.pitch * thrustN * (m1 - m2 + m3 - m4);
+  const yaw = p.torqueNm * supply * (m1 + m2 - m3 - m4);
   out[10] = (roll - k * wx - wy * wz * (iz - iy)) / ix;
   out[11] = (pitch - k * wy - wz * wx * (ix - iz)) / iy;
   out[12] = (yaw - k * wz - wx * wy * (iy - ix)) / iz;
 
   for (let motor = 0; motor < 4; motor += 1) {
-    out[13 + motor] = ((throttles[motor] as number) - (x[13 + motor] as number)) / p.motorTauS;
+    // First order never passes its goal, so which of the two times it is does not change within a step.
+    const error = motorGoal(throttles[motor] as number, p) - (x[13 + motor] as number);
+    out[13 + motor] = error / (error > 0 ? p.motorTauS : p.motorTauDownS);
   }
 };
 
@@ -98,20 +131,37 @@ const along = (x: Float64Array, slope: Float64Array, dtS: number): Float64Array 
  * Overwrites `state` with the one `dtS` seconds later.
  *
  * @param throttles of the four motors, 0 to 1, held during the step
+ * @param air       wind and supply, held too; still air and the nominal supply by default
  */
-export const step = (state: State, throttles: ArrayLike<number>, dtS: number, p: Parameters): void => {
+export const step = (
+  state: State,
+  throttles: ArrayLike<number>,
+  dtS: number,
+  p: Parameters,
+  air: Air = STILL_AIR,
+): void => {
   const { x } = state;
-  derive(x, throttles, p, k1);
-  derive(along(x, k1, dtS / 2), throttles, p, k2);
-  derive(along(x, k2, dtS / 2), throttles, p, k3);
-  derive(along(x, k3, dtS), throttles, p, k4);
+  const north = x[AT.position] as number;
+  const east = x[AT.position + 1] as number;
+  derive(x, throttles, p, air, k1);
+  derive(along(x, k1, dtS / 2), throttles, p, air, k2);
+  derive(along(x, k2, dtS / 2), throttles, p, air, k3);
+  derive(along(x, k3, dtS), throttles, p, air, k4);
   for (let i = 0; i < AT.length; i += 1) {
     const slope = (k1[i] as number) + 2 * (k2[i] as number) + 2 * (k3[i] as number) + (k4[i] as number);
     x[i] = (x[i] as number) + (dtS / 6) * slope;
   }
   normalise(x);
-  if ((x[AT.position + 2] as number) >= 0 && (x[AT.velocity + 2] as number) >= 0) touch(state, dtS);
-  else state.onGround = false;
+  if ((x[AT.position + 2] as number) < 0 || (x[AT.velocity + 2] as number) < 0) {
+    state.onGround = false;
+    return;
+  }
+  if (state.onGround) {
+    // No wind pushes away what stands.
+    x[AT.position] = north;
+    x[AT.position + 1] = east;
+  }
+  touch(state, dtS);
 };
 
 /** No bounce, no slipping: what touches the ground stands on its legs. */
@@ -154,16 +204,25 @@ export const toBody = (x: Float64Array, n: number, e: number, d: number, out: Fl
 };
 
 /** What an accelerometer feels, in the body's axes (m/s^2), into `out`: at rest (0, 0, -g). */
-export const specificForce = (state: State, p: Parameters, out: Float64Array): void => {
+export const specificForce = (
+  state: State,
+  p: Parameters,
+  out: Float64Array,
+  { wind, supply }: Air = STILL_AIR,
+): void => {
   const { x } = state;
   if (state.onGround) {
     toBody(x, 0, 0, -p.gravityMS2, out);
     return;
   }
   const drag = -p.dragNPerMS / p.massKg;
-  toBody(x, drag * (x[3] as number), drag * (x[4] as number), drag * (x[5] as number), out);
-  const motors = (x[13] as number) + (x[14] as number) + (x[15] as number) + (x[16] as number);
-  out[2] = (out[2] as number) - (p.thrustN * motors) / p.massKg;
+  const vx = (x[3] as number) - (wind[0] as number);
+  const vy = (x[4] as number) - (wind[1] as number);
+  const vz = (x[5] as number) - (wind[2] as number);
+  toBody(x, drag * vx, drag * vy, drag * vz, out);
+  let motors = 0;
+  for (let motor = 13; motor < 17; motor += 1) motors += shareOf(x[motor] as number, p);
+  out[2] = (out[2] as number) - (p.thrustN * supply * motors) / p.massKg;
 };
 
 /** Roll, pitch, yaw in degrees (Z-Y-X), for people; nothing is computed with them. */

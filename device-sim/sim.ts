@@ -6,6 +6,7 @@
  */
 import { type Worker as NodeWorker, Worker } from 'node:worker_threads';
 import { pino } from 'pino';
+import { AIRFRAMES } from '#device-sim/airframes.ts';
 import type { ApiWord, ApiWork } from '#device-sim/api-worker.ts';
 import { Board } from '#device-sim/board.ts';
 import { type BoardName, CYCLE_US } from '#device-sim/boards/profile.ts';
@@ -16,7 +17,6 @@ import { createHistory } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import { Link } from '#device-sim/link.ts';
 import { parseOptions, SimError, type SimOptions } from '#device-sim/options.ts';
-import { PARAMETERS } from '#device-sim/parameters.ts';
 import { TRUTH, Truth } from '#device-sim/truth.ts';
 import { readKeyFile, systemTicks } from '#handover/mavlink/index.ts';
 import { native, nowUs } from '#handover/native.ts';
@@ -49,7 +49,9 @@ const FIFO_PRIORITY = 10;
  * @throws SimError `INVALID_OPTIONS`, `DIRECTORY`, `ALREADY_RUNNING`, `NO_START`
  */
 export const startSim = async (options: SimOptions): Promise<Sim> => {
-  const { dir, board: kind, baud, seed, camera, port, fifo, signingKey, logLevel } = parseOptions(options);
+  const { board: kind, baud, airframe, wind, ...rest } = parseOptions(options);
+  const { dir, seed, camera, port, fifo, signingKey, logLevel } = rest;
+  const parameters = AIRFRAMES[airframe];
   const log = pino({ name: 'sim', level: logLevel }, pino.destination(2));
   const signing =
     signingKey === undefined ? undefined : { key: keyOf(signingKey), startTicks: systemTicks() };
@@ -79,8 +81,9 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
   try {
     const board = new Board({
       kind,
-      parameters: PARAMETERS,
+      parameters,
       seed,
+      wind,
       startUs: nowUs(),
       history,
       truth,
@@ -137,6 +140,7 @@ export const startSim = async (options: SimOptions): Promise<Sim> => {
         url: ready.url,
         board: kind,
         baud,
+        airframe,
         seed,
         fifo: isFifo,
         signed: signing !== undefined,

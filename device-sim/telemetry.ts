@@ -140,7 +140,7 @@ export class Telemetry {
       onboard_control_sensors_health: SENSORS,
       load: 0,
       voltage_battery: Math.round(battery.volts * 1_000),
-      current_battery: -1,
+      current_battery: Math.round(battery.amps * 100),
       battery_remaining: Math.round(battery.percent),
       drop_rate_comm: 0,
       errors_comm: 0,

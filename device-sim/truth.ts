@@ -32,11 +32,15 @@ export const TRUTH = {
   /** 1: the link is signed; and how many streams were ever heard on it, of 16. */
   signed: 41,
   streams: 42,
+  batteryV: 43,
+  batteryA: 44,
+  /** NED, m/s. */
+  wind: 45,
   /** Of a paced wire, else 0; and what did not fit into its buffers, each way. */
-  baud: 43,
-  wireInDroppedBytes: 44,
-  wireOutDroppedBytes: 45,
-  length: 46,
+  baud: 48,
+  wireInDroppedBytes: 49,
+  wireOutDroppedBytes: 50,
+  length: 51,
 } as const;
 
 export class Truth {

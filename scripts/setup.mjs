@@ -28,6 +28,20 @@ const TOOLS = [
   { command: 'xdelta3', debian: 'xdelta3', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
   { command: 'bsdiff', debian: 'bsdiff', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
   { command: 'zstd', debian: 'zstd', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
+  {
+    command: 'time',
+    debian: 'time',
+    why: 'the benchmark measures with it',
+    when: () => PURPOSE === 'deltas',
+  },
+  { command: 'rdiff', debian: 'rdiff', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
+  {
+    command: 'aarch64-linux-gnu-gcc',
+    // Without recommendations a cross compiler comes without a C library.
+    debian: 'gcc-aarch64-linux-gnu libc6-dev-arm64-cross',
+    why: 'the benchmark builds a program with it',
+    when: () => PURPOSE === 'deltas',
+  },
 ];
 const COMPILER = [
   { command: 'g++', debian: 'g++', why: 'the descriptor socket is built from C' },
@@ -83,7 +97,7 @@ function run(command, args, options = {}) {
 function installTools(tools) {
   const missing = tools.filter((tool) => find(tool.command) === undefined);
   if (missing.length === 0) return;
-  const packages = [...new Set(missing.map((tool) => tool.debian))];
+  const packages = [...new Set(missing.flatMap((tool) => tool.debian.split(' ')))];
   for (const tool of missing) say(`${tool.command} is missing (${tool.why})`);
   const byHand = `apt-get install --no-install-recommends ${packages.join(' ')}`;
   if (!isDebian() || find('apt-get') === undefined) {

@@ -15,12 +15,18 @@ import { decode, found, RELATIVE32 } from '#deltas/moves/x86-64.ts';
 import { noise, source } from '#test/deltas-kit.ts';
 
 const sources = (chunks: Buffer, literals: Buffer): MoveSources => {
-  let [chunkAt, literalAt] = [0, 0];
+  let [chunkAt, literalAt, turns] = [0, 0, 0];
   return {
     chunk: async (length) => {
       if (length > chunks.length - chunkAt) throw new DeltaError('CORRUPT', 'no more');
       chunkAt += length;
       return chunks.subarray(chunkAt - length, chunkAt);
+    },
+    // Every other time they have to be waited for.
+    literalNow(length) {
+      if (length > literals.length - literalAt || (turns++ & 1) === 0) return undefined;
+      literalAt += length;
+      return literals.subarray(literalAt - length, literalAt);
     },
     async *literal(length) {
       if (length > literals.length - literalAt) throw new DeltaError('CORRUPT', 'no more');

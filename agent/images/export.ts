@@ -71,8 +71,8 @@ export async function exportBasis(options: BasisOptions): Promise<OpenBasis> {
       if (!found) return undefined;
       return {
         size: found.size,
-        read: (offset, length) =>
-          file.read(found.offset + offset, Math.max(0, Math.min(length, found.size - offset))),
+        read: (offset, length, into) =>
+          file.read(found.offset + offset, Math.max(0, Math.min(length, found.size - offset)), into),
       };
     },
     ...(needsList && { list: () => files }),

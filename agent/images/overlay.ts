@@ -20,7 +20,7 @@ import type { ImageInspectInfo } from 'dockerode';
 import type { OpenBasis } from '#agent/images/basis.ts';
 import { errnoOf } from '#agent/images/errors.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-import type { ListedFile } from '#deltas/index.ts';
+import { type ListedFile, readAt } from '#deltas/index.ts';
 
 interface LayerDirectory {
   /** The layer's `diff` directory. */
@@ -71,7 +71,11 @@ export function layeredBasis(layers: readonly LayerDirectory[]): OpenBasis {
       const { size } = await file.stat();
       return {
         size,
-        read: (offset, length) => readAt(file, offset, Math.max(0, Math.min(length, size - offset))),
+        async read(offset, length, into) {
+          if (length > LIMITS.readBytesMax)
+            throw new RangeError(`a read of ${length} bytes, over ${LIMITS.readBytesMax}`);
+          return readAt(file, offset, Math.max(0, Math.min(length, size - offset)), into);
+        },
         async close() {
           if (files.delete(file)) await file.close();
         },
@@ -84,18 +88,6 @@ export function layeredBasis(layers: readonly LayerDirectory[]): OpenBasis {
       await Promise.all(left.map((file) => file.close()));
     },
   };
-}
-
-async function readAt(file: FileHandle, offset: number, length: number): Promise<Uint8Array> {
-  if (length > LIMITS.readBytesMax)
-    throw new RangeError(`a read of ${length} bytes, over ${LIMITS.readBytesMax}`);
-  const bytes = Buffer.allocUnsafe(length);
-  for (let done = 0; done < length; ) {
-    const { bytesRead } = await file.read(bytes, done, length - done, offset + done);
-    if (bytesRead === 0) return bytes.subarray(0, done);
-    done += bytesRead;
-  }
-  return bytes;
 }
 
 /** @returns where the regular file of that path lies */

@@ -1,5 +1,5 @@
 /**
- * `node bench/deltas/apply.ts OLD.tar DELTA`: rebuilds the layers and tells, as JSON, how long that took and how far the process's
+ * `node bench/deltas/apply.ts OLD.tar DELTA`: rebuilds the layers and tells, as JSON, how long that took, how much of a core's time, and how far the process's
  * memory rose over what it was when the basis and the delta were open: the kernel's own figure (VmHWM), set back before.
  */
 import { createHash } from 'node:crypto';
@@ -29,14 +29,17 @@ try {
   writeFileSync('/proc/self/clear_refs', '5');
   const before = field('VmRSS');
   const startMs = performance.now();
+  const startCpu = process.cpuUsage();
   let bytes = 0;
   for (const { diffId } of delta.layers)
     for await (const chunk of applyLayer(delta, diffId, basis)) bytes += chunk.length;
   const ms = performance.now() - startMs;
+  const cpu = process.cpuUsage(startCpu);
+  const cpuMs = (cpu.user + cpu.system) / 1000;
   const overBytes = field('VmHWM') - before;
   await file.close();
   await basis.close();
-  console.log(JSON.stringify({ ms, bytes, overBytes }));
+  console.log(JSON.stringify({ ms, cpuMs, bytes, overBytes }));
 } finally {
   rmSync(scratch, { recursive: true, force: true });
 }

@@ -1,39 +1,35 @@
-/** Runs a program and tells how long it took and how much memory it had at its most, by the kernel's own figure. */
+/** Runs a program and tells how long it took, of how much of a core, and how much memory it had at its most: the kernel's figures, by GNU time. */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 
 export interface Run {
   ok: boolean;
   ms: number;
-  /** VmHWM, of the program and those that it starts: the largest of them. */
+  /** User and system time of the program and of those that it started. */
+  cpuMs: number;
+  /** Of the program and of those that it started: the largest of them. */
   peakBytes: number;
   stdout: string;
 }
 
-/** Often enough: the figure only grows, and what it grows in a program's last moments is missed. */
-const LOOK_MS = 10;
-
-const peakOf = (pid: number): number => {
-  try {
-    return 1024 * Number(/^VmHWM:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
-  } catch {
-    return 0;
-  }
-};
-
 export async function measured(command: string, args: readonly string[]): Promise<Run> {
+  const folder = mkdtempSync(join(tmpdir(), 'bench-time-'));
+  const figures = join(folder, 'figures');
   const startMs = performance.now();
-  const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'ignore'] });
+  const child = spawn('/usr/bin/time', ['-q', '-f', '%M %U %S', '-o', figures, command, ...args], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
   const parts: Buffer[] = [];
   child.stdout.on('data', (part: Buffer) => parts.push(part));
-  let peakBytes = 0;
-  const timer = setInterval(() => {
-    if (child.pid !== undefined) peakBytes = Math.max(peakBytes, peakOf(child.pid));
-  }, LOOK_MS);
-  const ok = await new Promise<boolean>((resolve) => {
-    child.once('error', () => resolve(false));
+  const ok = await new Promise<boolean>((resolve, reject) => {
+    child.once('error', reject);
     child.once('close', (code) => resolve(code === 0));
   });
-  clearInterval(timer);
-  return { ok, ms: performance.now() - startMs, peakBytes, stdout: Buffer.concat(parts).toString() };
+  const ms = performance.now() - startMs;
+  const [peakKib = 0, userS = 0, systemS = 0] = readFileSync(figures, 'utf8').trim().split(' ').map(Number);
+  rmSync(folder, { recursive: true });
+  const cpuMs = 1000 * (userS + systemS);
+  return { ok, ms, cpuMs, peakBytes: 1024 * peakKib, stdout: Buffer.concat(parts).toString() };
 }

@@ -6,7 +6,7 @@
  */
 import { readField, targetFor, valueFor, writeField } from '#deltas/moves/fields.ts';
 import type { Prediction } from '#deltas/moves/prediction.ts';
-import { BLOCK_BYTES, KIND, type References, WIDTH } from '#deltas/moves/references.ts';
+import { BLOCK_BYTES, type Found, KIND, WIDTH } from '#deltas/moves/references.ts';
 
 /**
  * @param at of the field, in the piece
@@ -17,19 +17,18 @@ export type Fix = (view: DataView, at: number, kind: number, predicted: number) 
 const PAGE = 4096;
 const ANCHORED: ReadonlySet<number> = new Set([KIND.offset32, KIND.index32]);
 
+/** A block and what of a reference reaches over its end. */
+export const PIECE_BYTES_MAX = BLOCK_BYTES + 8;
+
 /**
  * A piece ends where a block of the old file ends, or with the reference that reaches over that end: what a piece's references
  * need is one block.
+ * @param found references of the block in which `from` lies
  */
-export async function pieceBytes(
-  from: number,
-  left: number,
-  references: References | undefined,
-): Promise<number> {
-  const number = Math.floor(from / BLOCK_BYTES);
-  const room = (number + 1) * BLOCK_BYTES - from;
-  if (left <= room || references === undefined) return Math.min(left, room);
-  const { count, offsets, kinds } = references.held(number) ?? (await references.block(number));
+export function pieceBytes(from: number, left: number, found: Found | undefined): number {
+  const room = BLOCK_BYTES - (from % BLOCK_BYTES);
+  if (left <= room || found === undefined) return Math.min(left, room);
+  const { count, offsets, kinds } = found;
   if (count === 0) return room;
   const last = (offsets[count - 1] as number) + (WIDTH[kinds[count - 1] as number] as number);
   return Math.max(room, Math.min(left, last - from));
@@ -40,17 +39,15 @@ export async function pieceBytes(
  * of that range.
  * A reference that the piece holds only a part of stays as it is.
  */
-export async function predict(
+export function predict(
   piece: Buffer,
   from: number,
   to: number,
   range: number,
-  references: References,
+  found: Found,
   prediction: Prediction,
   fix: Fix,
-): Promise<void> {
-  const number = Math.floor(from / BLOCK_BYTES);
-  const found = references.held(number) ?? (await references.block(number));
+): void {
   const { count, offsets, kinds, targets, extras } = found;
   if (count === 0) return;
   const view = new DataView(piece.buffer, piece.byteOffset, piece.length);
@@ -70,6 +67,19 @@ export async function predict(
     const address = prediction.address(to + at);
     const old = targets[index] as number;
     let extra = extras[index] as number;
+    if (kind === KIND.relative32) {
+      // The same as what follows, for most references of x86.
+      const predicted = (prediction.target(old, range) - address - extra) | 0;
+      const value = fix(view, at, kind, predicted);
+      view.setInt32(at, value | 0, true);
+      prediction.learn(old, value + address + extra, value === predicted);
+      continue;
+    }
+    if (kind === KIND.relative8) {
+      const predicted = ((prediction.target(old, range) - address - extra) << 24) >> 24;
+      view.setInt8(at, fix(view, at, kind, predicted));
+      continue;
+    }
     if (ANCHORED.has(kind)) extra = prediction.anchor(extra);
     else if (kind === KIND.table32 || kind === KIND.go32) extra = prediction.target(extra, range);
     const isLength = kind === KIND.length32 || kind === KIND.length64;
@@ -80,7 +90,6 @@ export async function predict(
     const predicted = cut(kind, value_);
     const value = fix(view, at, kind, predicted);
     writeField(view, at, kind, value);
-    if (kind === KIND.relative8) continue;
     const target =
       pagedTarget(view, at, kind, value, address, extra, prediction) ??
       targetFor(kind, value, address, extra);

@@ -9,7 +9,7 @@ import { ByteReader } from '#deltas/bytes.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { BlockFile } from '#deltas/moves/block-file.ts';
-import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
+import { type Fix, PIECE_BYTES_MAX, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import type { Ranges } from '#deltas/moves/covers.ts';
 import { readElf, type Segment } from '#deltas/moves/elf.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
@@ -19,8 +19,12 @@ import { References } from '#deltas/moves/references.ts';
 /** Where the chunks and the literal bytes come from, both read front to back. */
 export interface MoveSources {
   chunk(length: number): Promise<Buffer>;
+  /** Without waiting, if they are at hand. */
+  literalNow(length: number): Uint8Array | undefined;
   literal(length: number): AsyncIterable<Uint8Array>;
 }
+
+const OUT_BYTES = LIMITS.chunkBytes;
 
 /** @yields the new file, `bytes` in all; a piece is valid until the next is asked for */
 export async function* decodeMoves(
@@ -40,6 +44,20 @@ export async function* decodeMoves(
     prediction = new Prediction(elf, segments, ranges, moves);
   }
 
+  // Most pieces and literals are short: handed on one by one they would cost more than they are.
+  const out = Buffer.alloc(OUT_BYTES + PIECE_BYTES_MAX);
+  let held = 0;
+  async function* literal(length: number): AsyncGenerator<Uint8Array> {
+    const now = length <= OUT_BYTES - held ? sources.literalNow(length) : undefined;
+    if (now !== undefined) {
+      out.set(now, held);
+      held += length;
+      return;
+    }
+    if (held > 0) yield out.subarray(0, held);
+    held = 0;
+    yield* sources.literal(length);
+  }
   let chunk: DataChunk | undefined;
   const fix: Fix = (_view, _at, _kind, predicted) => (chunk as DataChunk).fix(predicted);
   let place = 0;
@@ -47,21 +65,28 @@ export async function* decodeMoves(
     const to = ranges.news[index] as number;
     const from = ranges.olds[index] as number;
     const length = ranges.lengths[index] as number;
-    if (to > place) yield* sources.literal(to - place);
+    if (to > place) yield* literal(to - place);
     for (let done = 0; done < length; ) {
       if (chunk === undefined || chunk.left === 0) chunk = new DataChunk(await readChunk(sources));
-      const some = await pieceBytes(from + done, length - done, references);
+      const found = references?.heldAt(from + done) ?? (await references?.at(from + done));
+      const some = pieceBytes(from + done, length - done, found);
       if (some > chunk.left) throw new DeltaError('CORRUPT', 'moves: a chunk ends within a piece');
-      const piece = Buffer.from(basis.cached(from + done, some) ?? (await basis.read(from + done, some)));
-      if (references !== undefined && prediction !== undefined)
-        await predict(piece, from + done, to + done, index, references, prediction, fix);
+      const piece = out.subarray(held, held + some);
+      piece.set(basis.cached(from + done, some) ?? (await basis.read(from + done, some)));
+      if (found !== undefined && prediction !== undefined)
+        predict(piece, from + done, to + done, index, found, prediction, fix);
       chunk.differ(piece);
-      yield piece;
       done += some;
+      held += some;
+      if (held >= OUT_BYTES) {
+        yield out.subarray(0, held);
+        held = 0;
+      }
       if (chunk.left === 0) chunk.finish();
     }
     place = to + length;
   }
+  if (held > 0) yield out.subarray(0, held);
   if (bytes > place) yield* sources.literal(bytes - place);
 }
 

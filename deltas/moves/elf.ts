@@ -91,7 +91,7 @@ const SHF_EXECINSTR = 4;
 const SHF_COMPRESSED = 0x800;
 
 /** Reads part of a file; fewer bytes only at its end. */
-export type ReadAt = (offset: number, length: number) => Promise<Uint8Array>;
+export type ReadAt = (offset: number, length: number, into?: Uint8Array) => Promise<Uint8Array>;
 
 /** @returns undefined when it is none, or one that is not understood */
 export async function readElf(read: ReadAt, size: number): Promise<Elf | undefined> {

@@ -86,11 +86,12 @@ export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<E
     const length = ranges.lengths[index] as number;
     if (to > place) literals.push(young.subarray(place, to));
     for (let done = 0; done < length; ) {
-      const some = await pieceBytes(from + done, length - done, references);
+      const found = references?.heldAt(from + done) ?? (await references?.at(from + done));
+      const some = pieceBytes(from + done, length - done, found);
       const piece = Buffer.from(old.subarray(from + done, from + done + some));
       pieceAt = to + done;
-      if (references !== undefined && prediction !== undefined)
-        await predict(piece, from + done, pieceAt, index, references, prediction, fix);
+      if (found !== undefined && prediction !== undefined)
+        predict(piece, from + done, pieceAt, index, found, prediction, fix);
       data.differ(piece, young.subarray(pieceAt, pieceAt + some));
       done += some;
       if (data.full) chunks.push(data.take());

@@ -33,6 +33,9 @@ export class Prediction {
   readonly #nearMoves = new Float64Array(2 ** NEAR_BITS);
   readonly #sections: readonly Anchor[];
   #section: Anchor | undefined;
+  #range = -1;
+  #rangeLow = 0;
+  #rangeHigh = 0;
   #segment: Segment | undefined;
   #newSegment: Segment | undefined;
 
@@ -90,12 +93,14 @@ export class Prediction {
    * @param range that the reference itself is in: what is near it in the old file mostly is in the new one, too
    */
   target(old: number, range: number): number {
-    const offset = this.#offset(old);
     const slot = slotOf(old, EXACT_BITS);
     const known = this.#exactKeys[slot] === old;
     if (known && (this.#exactSure[slot] as number) > 0) return old + (this.#exactMoves[slot] as number);
+    const offset = this.#offset(old);
     if (offset !== undefined) {
-      const local = this.#beside(offset, range);
+      if (range !== this.#range) this.#enter(range);
+      const near = offset >= this.#rangeLow && offset < this.#rangeHigh;
+      const local = near ? this.#beside(offset, range) : undefined;
       if (local !== undefined) return old >= UNLOADED ? UNLOADED + local : this.address(local);
       const ranged = this.#ranged(offset);
       if (ranged !== undefined) return old >= UNLOADED ? UNLOADED + ranged : this.address(ranged);
@@ -138,6 +143,19 @@ export class Prediction {
     if (segment === undefined) return undefined;
     const into = old - segment.address;
     return into < segment.fileBytes ? segment.offset + into : undefined;
+  }
+
+  /** Notes the stretch of the old file outside of which no range beside this one has anything. */
+  #enter(range: number): void {
+    const { count, olds, lengths } = this.#ranges;
+    let [low, high] = [Number.POSITIVE_INFINITY, 0];
+    for (let at = Math.max(0, range - BESIDE); at <= range + BESIDE && at < count; at += 1) {
+      low = Math.min(low, olds[at] as number);
+      high = Math.max(high, (olds[at] as number) + (lengths[at] as number));
+    }
+    this.#range = range;
+    this.#rangeLow = low;
+    this.#rangeHigh = high;
   }
 
   #beside(offset: number, range: number): number | undefined {

@@ -54,7 +54,7 @@ export const KIND = {
 } as const;
 export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 4, 4, 4, 4];
 
-/** References that begin in one block, by rising offset; the last may reach into the next. */
+/** References that begin in one block, by rising offset; the last may reach into the next. Lists may be longer than `count`. */
 export interface Found {
   count: number;
   /** Of the field, in the file. */
@@ -66,68 +66,78 @@ export interface Found {
   extras: Float64Array;
 }
 
+/** Room of a new `Found`, in references: what a block of code holds, so that it can be used again for most others. */
+const ROOM = 2048;
+
+function makeFound(room: number): Found {
+  return {
+    count: 0,
+    offsets: new Float64Array(room),
+    kinds: new Uint8Array(room),
+    targets: new Float64Array(room),
+    extras: new Float64Array(room),
+  };
+}
+
 /** Collects references of one block, in any order; used for one block after the other. */
 export class Finds {
-  #count = 0;
-  #offsets = new Float64Array(1024);
-  #kinds = new Uint8Array(1024);
-  #targets = new Float64Array(1024);
-  #extras = new Float64Array(1024);
-  #sorted = true;
+  #all = makeFound(ROOM);
+  /** Behind the last field; whether each began behind the one before it. */
+  #free = 0;
+  #inOrder = true;
 
   add(offset: number, kind: number, target: number, extra: number): void {
-    if (this.#count === this.#kinds.length) {
-      const more = <T extends Float64Array | Uint8Array>(old: T, made: T): T => {
-        made.set(old);
-        return made;
-      };
-      const size = 2 * this.#count;
-      this.#offsets = more(this.#offsets, new Float64Array(size));
-      this.#kinds = more(this.#kinds, new Uint8Array(size));
-      this.#targets = more(this.#targets, new Float64Array(size));
-      this.#extras = more(this.#extras, new Float64Array(size));
+    const all = this.#all;
+    if (all.count === all.kinds.length) {
+      const more = makeFound(2 * all.count);
+      for (const name of ['offsets', 'kinds', 'targets', 'extras'] as const) more[name].set(all[name]);
+      more.count = all.count;
+      this.#all = more;
+      this.add(offset, kind, target, extra);
+      return;
     }
-    const at = this.#count++;
-    if (at > 0 && offset < (this.#offsets[at - 1] as number)) this.#sorted = false;
-    this.#offsets[at] = offset;
-    this.#kinds[at] = kind;
-    this.#targets[at] = target;
-    this.#extras[at] = extra;
+    const at = all.count++;
+    if (offset < this.#free) this.#inOrder = false;
+    this.#free = offset + (WIDTH[kind] as number);
+    all.offsets[at] = offset;
+    all.kinds[at] = kind;
+    all.targets[at] = target;
+    all.extras[at] = extra;
   }
 
   clear(): void {
-    this.#count = 0;
-    this.#sorted = true;
+    this.#all.count = 0;
+    this.#free = 0;
+    this.#inOrder = true;
   }
 
-  /** By offset; of two that overlap, the first. */
-  take(): Found {
-    let order: Uint32Array | undefined;
-    if (!this.#sorted) {
-      order = new Uint32Array(this.#count).map((_, at) => at);
-      order.sort((a, b) => (this.#offsets[a] as number) - (this.#offsets[b] as number) || a - b);
+  /**
+   * By offset; of two that overlap, the first.
+   * @param used that nobody needs any more: its memory is taken if there is enough
+   */
+  take(used: Found | undefined): Found {
+    const { count, offsets, kinds, targets, extras } = this.#all;
+    const found = used !== undefined && used.kinds.length >= count ? used : makeFound(Math.max(ROOM, count));
+    if (this.#inOrder) {
+      found.count = count;
+      for (const name of ['offsets', 'kinds', 'targets', 'extras'] as const)
+        found[name].set(this.#all[name].subarray(0, count));
+      return found;
     }
-    // One piece of memory for all three: a block is forgotten as a whole, and small pieces are collected late.
-    const memory = new Float64Array(3 * this.#count);
-    const found: Found = {
-      count: 0,
-      offsets: memory.subarray(0, this.#count),
-      kinds: new Uint8Array(this.#count),
-      targets: memory.subarray(this.#count, 2 * this.#count),
-      extras: memory.subarray(2 * this.#count),
-    };
+    const order = new Uint32Array(count).map((_, at) => at);
+    order.sort((a, b) => (offsets[a] as number) - (offsets[b] as number) || a - b);
+    found.count = 0;
     let free = 0;
-    for (let place = 0; place < this.#count; place += 1) {
-      const at = order === undefined ? place : (order[place] as number);
-      const offset = this.#offsets[at] as number;
-      const kind = this.#kinds[at] as number;
+    for (const at of order) {
+      const offset = offsets[at] as number;
+      const kind = kinds[at] as number;
       if (offset < free) continue;
       free = offset + (WIDTH[kind] as number);
       const to = found.count++;
       found.offsets[to] = offset;
       found.kinds[to] = kind;
-      found.targets[to] = this.#targets[at] as number;
-      found.extras[to] = this.#extras[at] as number;
+      found.targets[to] = targets[at] as number;
+      found.extras[to] = extras[at] as number;
     }
     return found;
   }
@@ -159,6 +169,8 @@ export class References {
   readonly #read: ReadAt;
   readonly #size: number;
   readonly #finds = new Finds();
+  /** The bytes that are looked at. */
+  readonly #bytes = Buffer.alloc(LEAD_BYTES + BLOCK_BYTES + TAIL_BYTES);
   readonly #blocks = new Map<number, Found>();
   readonly #low: number;
   readonly #high: number;
@@ -193,8 +205,16 @@ export class References {
     return target >= this.#data && target < this.#high;
   }
 
-  /** Those of a block that is at hand; the one that was not asked for the longest is forgotten first. */
-  held(number: number): Found | undefined {
+  /** Those of the block that has the byte at `offset`, if it is at hand; the one that was not asked for the longest is forgotten first. */
+  heldAt(offset: number): Found | undefined {
+    return this.#held(Math.floor(offset / BLOCK_BYTES));
+  }
+
+  at(offset: number): Promise<Found> {
+    return this.block(Math.floor(offset / BLOCK_BYTES));
+  }
+
+  #held(number: number): Found | undefined {
     const known = this.#blocks.get(number);
     if (known === undefined) return undefined;
     this.#blocks.delete(number);
@@ -202,9 +222,9 @@ export class References {
     return known;
   }
 
-  /** Of the block with that number, of BLOCK_BYTES. */
+  /** Of the block with that number, of BLOCK_BYTES; valid until another one is asked for. One call at a time. */
   async block(number: number): Promise<Found> {
-    const known = this.held(number);
+    const known = this.#held(number);
     if (known !== undefined) return known;
     const start = number * BLOCK_BYTES;
     const end = Math.min(start + BLOCK_BYTES, this.#size);
@@ -213,10 +233,10 @@ export class References {
     const parts = this.elf.parts.filter(({ offset, bytes }) => offset < end && offset + bytes > start);
     if (parts.length > 0) {
       const from = Math.max(0, start - LEAD_BYTES);
-      // A copy: others may share what was read.
-      const read = await this.#read(from, Math.min(end + TAIL_BYTES, this.#size) - from);
-      const bytes = Buffer.alloc(end + TAIL_BYTES - from);
-      bytes.set(read);
+      const bytes = this.#bytes.subarray(0, end + TAIL_BYTES - from);
+      const read = await this.#read(from, Math.min(end + TAIL_BYTES, this.#size) - from, bytes);
+      if (read.buffer !== bytes.buffer) bytes.set(read);
+      bytes.fill(0, read.length);
       for (const part of parts) {
         await this.#sweep(finds, {
           bytes,
@@ -228,8 +248,13 @@ export class References {
         });
       }
     }
-    const found = finds.take();
-    if (this.#blocks.size >= BLOCKS_MAX) this.#blocks.delete(this.#blocks.keys().next().value as number);
+    let used: Found | undefined;
+    if (this.#blocks.size >= BLOCKS_MAX) {
+      const oldest = this.#blocks.keys().next().value as number;
+      used = this.#blocks.get(oldest);
+      this.#blocks.delete(oldest);
+    }
+    const found = finds.take(used);
     this.#blocks.set(number, found);
     return found;
   }
