@@ -125,7 +125,6 @@ export class Board {
       this.#lastHeardUs = nowUs;
       this.#profile.hear(frame, nowUs);
     }
-    if (this.#vehicle.rebooting) this.#reboot(nowUs);
   }
 
   /**
@@ -158,6 +157,8 @@ export class Board {
       this.#surroundings.battery,
     );
     this.#bootTicks += 1;
+    // Only now: the order was answered.
+    if (this.#vehicle.rebooting) this.#reboot(nowUs);
     return bytes;
   }
 

@@ -6,8 +6,8 @@
  *   listens.
  * - The far end stays open here, so its user may come and go without the line hanging up.
  * - Whoever starts to listen hears the present. The kernel would keep the oldest 12 KiB, however long ago they were
- *   sent; so while nobody commands, nobody is taken to read, and what lies unread is discarded every 40 ms. One that
- *   only listens loses nothing by it as long as it reads at once.
+ *   sent; so while nobody commands (or, to a board that flies by itself, says anything), nobody is taken to read, and
+ *   what lies unread is discarded every 40 ms. One that only listens loses nothing by it as long as it reads at once.
  * - A pty has no baud. With one, bytes are paced both ways (paced-port.ts), and passed on every millisecond.
  */
 import type { Board } from '#device-sim/board.ts';

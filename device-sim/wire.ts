@@ -21,14 +21,14 @@ export class Wire {
     this.#buffer = new Uint8Array(bufferBytes);
   }
 
-  /** @returns how many more bytes the buffer takes; call `take` with the same time before */
+  /** How many more bytes the buffer takes. */
   get room(): number {
     return this.#buffer.length - this.#length;
   }
 
-  /** Takes what fits, in order. */
+  /** Takes what fits, in order; call `take` with the same time before, so that an empty buffer is a free line. */
   push(bytes: Uint8Array, nowUs: number): void {
-    if (this.#length === 0) this.#leavesUs = Math.max(this.#leavesUs, nowUs + this.#byteUs);
+    if (this.#length === 0) this.#leavesUs = nowUs + this.#byteUs;
     const fits = Math.min(bytes.length, this.room);
     this.#copyIn(bytes.subarray(0, fits));
     this.droppedBytes += bytes.length - fits;

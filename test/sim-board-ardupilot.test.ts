@@ -188,7 +188,7 @@ describe('in the air', () => {
 
   test('a forced reboot is obeyed: it falls', () => {
     const bench = aloft();
-    bench.order(REBOOT, 1, 0, 0, 0, 0, 20_190_226);
+    expect(bench.order(REBOOT, 1, 0, 0, 0, 0, 20_190_226)).toBe(MAV.RESULT_ACCEPTED);
     bench.run(1.5);
     expect([bench.is('armed'), bench.is('onGround')]).toEqual([false, true]);
   });
@@ -300,7 +300,7 @@ describe('signed', () => {
       }),
     );
     bench.run(70);
-    expect(bench.order(REBOOT, 1)).toBeUndefined();
+    expect(bench.order(REBOOT, 1)).toBe(MAV.RESULT_ACCEPTED);
     bench.run(5);
     bench.board.receive(recorded, bench.tUs + 500);
     expect(bench.judge()).toMatchObject({ tooOld: 1, replayed: 0 });

@@ -97,8 +97,8 @@ class Companion {
     this.send('COMMAND_LONG', orderFields(command, params));
     await until(`an answer to ${command}`, () => this.#acks.length > before);
     const ack = this.#acks[before];
-    expect(ack?.command).toBe(command);
-    return ack?.result ?? -1;
+    if (ack?.command !== command) throw new Error(`${command} was answered by ${JSON.stringify(ack)}`);
+    return ack.result;
   }
 
   stream(hz: number, each: () => void): void {

@@ -291,10 +291,7 @@ test('it reboots on the ground: silent for three seconds, then as after power-on
   const bench = new BoardBench('px4').run(20);
   bench.order(MAV.CMD_SET_MESSAGE_INTERVAL, 31, 4_000);
   expect(bench.last('ATTITUDE_QUATERNION').time_boot_ms).toBeGreaterThan(19_000);
-  bench.send('COMMAND_LONG', {
-    ...{ target_system: 1, target_component: 1, confirmation: 0, command: 246, param1: 1, param2: 0 },
-    ...{ param3: 0, param4: 0, param5: 0, param6: 0, param7: 0 },
-  });
+  expect(bench.order(MAV.CMD_PREFLIGHT_REBOOT_SHUTDOWN, 1)).toBe(MAV.RESULT_ACCEPTED);
   bench.frames.length = 0;
   bench.run(2.9);
   expect(bench.frames).toEqual([]);

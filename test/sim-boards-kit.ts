@@ -6,10 +6,11 @@ import { Board } from '#device-sim/board.ts';
 import { type BoardName, CYCLE_US } from '#device-sim/boards/profile.ts';
 import { createHistory } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
-import { PARAMETERS } from '#device-sim/parameters.ts';
+import { PARAMETERS, type Parameters } from '#device-sim/parameters.ts';
 import { AT, tiltRad } from '#device-sim/physics.ts';
 import { type Summary, summarise } from '#device-sim/summary.ts';
 import { TRUTH, Truth } from '#device-sim/truth.ts';
+import type { WindOptions } from '#device-sim/wind.ts';
 import {
   type Fields,
   type FieldsToSend,
@@ -35,11 +36,15 @@ export const orderFields = (command: number, params: readonly number[]): FieldsT
 type Three = readonly [number, number, number];
 const FREE: Three = [0, 0, 0];
 
+interface Given {
+  position?: Three;
+  velocity?: Three;
+  acceleration?: Three;
+  yaw?: number;
+  yawRate?: number;
+}
 /** A setpoint with only what is given; the rest is masked out. */
-export const moveFields = (
-  given: { position?: Three; velocity?: Three; acceleration?: Three; yaw?: number; yawRate?: number },
-  bootMs = 0,
-): FieldsToSend<'SET_POSITION_TARGET_LOCAL_NED'> => {
+export const moveFields = (given: Given, bootMs = 0): FieldsToSend<'SET_POSITION_TARGET_LOCAL_NED'> => {
   const { position, velocity, acceleration, yaw, yawRate } = given;
   const [x, y, z] = position ?? FREE;
   const [vx, vy, vz] = velocity ?? FREE;
@@ -104,11 +109,19 @@ export class BoardBench {
   hz = 25;
   #ticks = 0;
 
-  constructor(kind: BoardName, { seed = 1, key }: { seed?: number; key?: Uint8Array } = {}) {
+  constructor(
+    kind: BoardName,
+    {
+      seed = 1,
+      key,
+      parameters = PARAMETERS,
+      wind,
+    }: { seed?: number; key?: Uint8Array; parameters?: Parameters; wind?: WindOptions } = {},
+  ) {
     this.kind = kind;
     const { history, truth } = this;
     const signing = key && { key, startTicks: START_TICKS };
-    this.board = new Board({ kind, parameters: PARAMETERS, seed, startUs: START, history, truth, signing });
+    this.board = new Board({ kind, parameters, seed, wind, startUs: START, history, truth, signing });
     const end = key && this.signedLink(key);
     this.writer = new Writer({ systemId: 1, componentId: 191, signing: end });
     this.parser = new Parser({ signing: end });
@@ -129,7 +142,7 @@ export class BoardBench {
     return bytes;
   }
 
-  move(given: Parameters<typeof moveFields>[0], bootMs?: number): void {
+  move(given: Given, bootMs?: number): void {
     this.send('SET_POSITION_TARGET_LOCAL_NED', moveFields(given, bootMs));
   }
 

@@ -66,6 +66,7 @@ Prints one JSON line when it is ready: paths of the rotors and the camera, and t
 
 Example:
   $ midair sim --dir /tmp/drone
+  $ midair sim --dir /tmp/drone --board px4 --baud 921600
   $ midair sim --dir /tmp/drone --wind 5,270,light
   $ curl http://127.0.0.1:PORT/state`,
     )

@@ -34,7 +34,8 @@ export class Streams {
   due(name: Streamed, tick: number): boolean {
     const hz = this.#hz[name];
     if (hz <= 0) return false;
-    return tick === 0 || Math.floor((tick * hz) / TICK_HZ) > Math.floor(((tick - 1) * hz) / TICK_HZ);
+    // Also of tick 0, since the floor of what is below 0 is -1.
+    return Math.floor((tick * hz) / TICK_HZ) > Math.floor(((tick - 1) * hz) / TICK_HZ);
   }
 
   /**
