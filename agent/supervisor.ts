@@ -16,22 +16,13 @@ import { LIMITS } from '#agent/limits.ts';
 import type { Link } from '#agent/link.ts';
 import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
+import { blamed, flown, type Memory, targeted } from '#agent/memory.ts';
 import { standingBack } from '#agent/patching.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
 import { nowUs } from '#handover/native.ts';
 import type { Failure, Outcome } from '#handover/state.ts';
-
-/** What the supervisor must remember across its own death. */
-export interface Memory {
-  readonly target: Target | null;
-  /** The last release that was committed, and the one before it: their images stay on the device. */
-  readonly good: Release | null;
-  readonly previous: Release | null;
-  readonly failed: Observed['failed'];
-}
-export const emptyMemory: Memory = { target: null, good: null, previous: null, failed: null };
 
 export interface SupervisorOptions {
   readonly device: string;
@@ -50,7 +41,6 @@ export interface SupervisorOptions {
 const MOUNT = '/run/midair';
 /** On an image or service: `fifo` asks for SCHED_FIFO for its control loop. */
 const REALTIME_LABEL = 'io.midair.realtime';
-const BLAMELESS = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED'];
 const IDLE: Current['update'] = { status: 'idle' };
 
 /** The stage that a report begins. */
@@ -135,10 +125,10 @@ export class Supervisor {
 
   /** A new target state; an older or equal generation is no news. */
   target(target: Target): void {
-    const memory = this.#options.memory.value;
-    if (target.generation <= (memory.target?.generation ?? -1)) return;
+    const next = targeted(this.#options.memory.value, target);
+    if (next === null) return;
     try {
-      this.#options.memory.write({ ...memory, target, failed: null });
+      this.#options.memory.write(next);
     } catch (error) {
       this.#troubled(error);
       clearTimeout(this.#retry);
@@ -362,9 +352,8 @@ export class Supervisor {
     this.#candidate = null;
     const release = candidate?.release ?? null;
     if (outcome.type === 'updated' && release) {
-      const { good, previous } = memory.value;
-      const again = good?.id === release.id;
-      memory.write({ ...memory.value, good: release, previous: again ? previous : good, failed: null });
+      const before = memory.value;
+      memory.write(flown(before, release));
       this.#failures = 0;
       this.#leave();
       this.#update = {
@@ -375,7 +364,8 @@ export class Supervisor {
       };
       this.#event('update.done', `${release.id} flies`, { stagesMs: Object.fromEntries(this.#stages) });
       const kept = [release, memory.value.previous].map((one) => one && serviceOf(one).image.id);
-      const drop = again || !previous ? null : serviceOf(previous).image.id;
+      const { previous } = before;
+      const drop = before.good?.id === release.id || !previous ? null : serviceOf(previous).image.id;
       if (drop && !kept.includes(drop))
         await images.remove(drop).catch((err: unknown) => log.warn({ err }, 'old image stays'));
     } else if (outcome.type === 'failed') {
@@ -393,17 +383,12 @@ export class Supervisor {
 
   #fail(release: Release | null, failure: Failure): void {
     const { memory } = this.#options;
-    const { target, good } = memory.value;
+    const { good } = memory.value;
     this.#stage = null;
     this.#failures++;
     if (!release) return;
-    // Not the release's fault: it is tried again when it is wanted.
-    const blamed = !BLAMELESS.includes(failure.code) && release.id === target?.release?.id;
-    if (blamed)
-      memory.write({
-        ...memory.value,
-        failed: { generation: target.generation, release: release.id, failure },
-      });
+    const next = blamed(memory.value, release, failure);
+    if (next) memory.write(next);
     this.#update = { status: 'failed', release: release.id, failure };
     const stays = good && good.id !== release.id ? `; ${good.id} stays` : '';
     this.#event('update.failed', `${release.id} failed: ${failure.text}${stays}`, { code: failure.code });
