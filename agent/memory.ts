@@ -4,7 +4,7 @@
  * Invariant: the target's generation never goes back, and `good` is the release that was committed last.
  */
 import type { Observed } from '#agent/planner.ts';
-import type { Release, Target } from '#fleet/protocol.ts';
+import { BLAMELESS, type Release, type Target } from '#fleet/protocol.ts';
 import type { Failure } from '#handover/state.ts';
 
 export interface Memory {
@@ -15,9 +15,6 @@ export interface Memory {
   readonly failed: Observed['failed'];
 }
 export const emptyMemory: Memory = { target: null, good: null, previous: null, failed: null };
-
-/** Not the release's fault: it is tried again when it is wanted. */
-const BLAMELESS = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED'];
 
 /** `null`: an older or equal generation is no news. */
 export const targeted = (memory: Memory, target: Target): Memory | null =>
