@@ -3,7 +3,8 @@
  *
  * Invariant: the file has two slots (agent/slots.ts), written in turn and in place, so that the one before the last write
  * is always whole; its space is taken when it is made, so that no later write needs any. `write` returns only when the
- * value is durable; it blocks, since what follows must not overtake it.
+ * value is durable; it blocks, since what follows must not overtake it. So is `value` at the start: what a former life was
+ * killed over may be in the cache alone, and a power cut would take it back.
  */
 import {
   closeSync,
@@ -119,7 +120,7 @@ export const openJournal = <T>(
     files.keep(path, `${path}.corrupt`);
   }
 
-  return {
+  const journal: Journal<T> = {
     get value() {
       return value;
     },
@@ -145,4 +146,7 @@ export const openJournal = <T>(
       file.close();
     },
   };
+  // Into the other slot: the one that it was read from stays whole meanwhile.
+  if (latest && !damaged) journal.write(value);
+  return journal;
 };
