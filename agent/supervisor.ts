@@ -299,12 +299,19 @@ export class Supervisor {
       ],
       networkMode: 'none',
     };
-    const { id } =
-      labels[REALTIME_LABEL] === 'fifo' ? await this.#startRealtime(spec) : await engine.startContainer(spec);
-    this.#candidate = { id, release };
-    this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
-    this.#coordinator.update(id, policy);
-    this.#watch(id);
+    const started = this.#coordinator.starting();
+    try {
+      const { id } =
+        labels[REALTIME_LABEL] === 'fifo'
+          ? await this.#startRealtime(spec)
+          : await engine.startContainer(spec);
+      this.#candidate = { id, release };
+      this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
+      this.#coordinator.update(id, policy);
+      this.#watch(id);
+    } finally {
+      started();
+    }
   }
 
   /** Real time is asked for, not required: without it the drone flies as well as the load allows, and it is said. */

@@ -12,7 +12,7 @@ import { policyOf } from '#agent/policy.ts';
 import { Killed, Process } from '#device-sim/virtual/process.ts';
 import type { Current, Release, Target } from '#fleet/protocol.ts';
 import { LIMITS } from '#handover/limits.ts';
-import { deadlineMs, step } from '#handover/machine.ts';
+import { deadlineMs, delayed, step } from '#handover/machine.ts';
 import { type AppMessage, RESOURCES } from '#handover/messages.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, State } from '#handover/state.ts';
 import { giverOf } from '#handover/transfer.ts';
@@ -35,6 +35,9 @@ export class Agent {
   readonly #outbox = new Map<AppId, Extract<Effect, { do: 'send' }>[]>();
   readonly #watched = new Set<AppId>();
   readonly #events: Event[] = [];
+  /** Said HELLO while a container was being started. */
+  readonly #early = new Map<AppId, AppMessage>();
+  #isStarting = false;
   #handover!: Journal<State>;
   #memory!: Journal<Memory>;
   #state: State = { phase: 'idle', epoch: 0, owner: null, speaks: null };
@@ -153,12 +156,27 @@ export class Agent {
     this.process.post(() => {
       if (message.type === 'HELLO') this.#connected.add(app.id);
       else if (!this.#connected.has(app.id)) return;
+      if (
+        message.type === 'HELLO' &&
+        message.holds.length === 0 &&
+        this.#isStarting &&
+        !this.#isKnown(app.id)
+      ) {
+        this.#early.set(app.id, message);
+        return;
+      }
       this.#happen({ type: 'message', from: app.id, message, atMs: this.#nowMs() });
       if (message.type !== 'HELLO') return;
       const waiting = this.#outbox.get(app.id) ?? [];
       this.#outbox.delete(app.id);
       for (const effect of waiting) if (this.#isCurrent(effect)) this.#act(effect);
     });
+  }
+
+  #isKnown(id: AppId): boolean {
+    const state = this.#state;
+    if (state.phase === 'idle') return state.owner === id;
+    return 'candidate' in state && (state.prior === id || state.candidate === id);
   }
 
   #isCurrent({ message: { type, epoch } }: Extract<Effect, { do: 'send' }>): boolean {
@@ -224,7 +242,9 @@ export class Agent {
     switch (effect.do) {
       case 'persist':
         try {
+          const beganMs = this.#nowMs();
           this.#handover.write(this.#state);
+          this.#state = delayed(this.#state, this.#nowMs() - beganMs);
         } catch (error) {
           this.#end(error);
         }
@@ -489,6 +509,7 @@ export class Agent {
     // The engine's own work goes on without the agent.
     const { scheduler } = drone.world;
     const us = ms(200 + drone.random.uniform() * 1_000);
+    this.#isStarting = true;
     scheduler.at(this.process.nowUs + us, () => {
       if (!this.process.alive) return;
       const app = drone.container(release.id);
@@ -499,6 +520,10 @@ export class Agent {
           this.#candidate = { id: app.id, release };
           drone.gapMs = 0;
           this.#happen({ type: 'update', candidate: app.id, policy, atMs: this.#nowMs() });
+          this.#isStarting = false;
+          for (const [from, message] of this.#early)
+            this.#happen({ type: 'message', from, message, atMs: this.#nowMs() });
+          this.#early.clear();
           // The watch begins here: an end before it is told at once.
           if (!app.running) this.#died(app.id, true);
           then(false);
