@@ -44,7 +44,10 @@ const machineState = (value: unknown): State =>
   v.parse(v.looseObject({ phase: v.string(), epoch: v.number() }), value) as unknown as State;
 const memory = (value: unknown): Memory =>
   v.parse(
-    v.looseObject({ target: v.nullable(v.looseObject({ generation: v.number() })) }),
+    v.looseObject({
+      target: v.nullable(v.looseObject({ generation: v.number() })),
+      candidate: v.optional(v.nullable(v.looseObject({ id: v.string() })), null),
+    }),
     value,
   ) as unknown as Memory;
 

@@ -13,12 +13,39 @@ export interface Memory {
   readonly good: Release | null;
   readonly previous: Release | null;
   readonly failed: Observed['failed'];
+  /** On its way when the target moved on: the one that a handover still under way may end with. */
+  readonly candidate: Release | null;
 }
-export const emptyMemory: Memory = { target: null, good: null, previous: null, failed: null };
+export const emptyMemory: Memory = {
+  target: null,
+  good: null,
+  previous: null,
+  failed: null,
+  candidate: null,
+};
 
-/** `null`: an older or equal generation is no news. */
-export const targeted = (memory: Memory, target: Target): Memory | null =>
-  target.generation <= (memory.target?.generation ?? -1) ? null : { ...memory, target, failed: null };
+/**
+ * `null`: an older or equal generation is no news.
+ * @param inFlight of an update that is under way
+ */
+export const targeted = (memory: Memory, target: Target, inFlight: Release | null): Memory | null =>
+  target.generation <= (memory.target?.generation ?? -1)
+    ? null
+    : { ...memory, target, failed: null, candidate: inFlight };
+
+/** The whole release of that name, if it is one that can have been started. */
+export const releaseNamed = ({ target, candidate, good, previous }: Memory, name: string): Release | null =>
+  [target?.release, candidate, good, previous].find((one) => one?.id === name) ?? null;
+
+/**
+ * At the start, from the release that flies by the other journal: a death between the two may have left `good` behind.
+ * `null`: nothing is to be changed.
+ */
+export const reconciled = (memory: Memory, owner: string | null): Memory | null => {
+  if (owner === null || memory.good?.id === owner) return null;
+  const release = releaseNamed(memory, owner);
+  return release && flown(memory, release);
+};
 
 /** That release was committed. */
 export const flown = (memory: Memory, release: Release): Memory => ({
@@ -26,6 +53,13 @@ export const flown = (memory: Memory, release: Release): Memory => ({
   good: release,
   previous: memory.good?.id === release.id ? memory.previous : memory.good,
   failed: null,
+  candidate: null,
+});
+
+/** It was gone when the agent came back: a power cut, an engine's end. Nobody saw that it was the release's fault. */
+export const unwatched = ({ text }: Failure): Failure => ({
+  code: 'UNWATCHED',
+  text: `${text} while no agent watched it`,
 });
 
 /** The update to that release failed. `null`: there is nothing to hold against it, or it is not wanted any more. */

@@ -16,7 +16,7 @@ import { LIMITS } from '#agent/limits.ts';
 import type { Link } from '#agent/link.ts';
 import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
-import { blamed, flown, type Memory, targeted } from '#agent/memory.ts';
+import { blamed, flown, type Memory, reconciled, releaseNamed, targeted, unwatched } from '#agent/memory.ts';
 import { standingBack } from '#agent/patching.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
@@ -72,6 +72,8 @@ export class Supervisor {
   #stage: Stage | null = null;
   #fetched: ImageFetch = { as: 'nothing', bytes: 0 };
   #candidate: { id: string; release: Release } | null = null;
+  /** The candidate that did not run any more when this agent came. */
+  #unwatched: string | null = null;
   #failures = 0;
   #interrupt = new AbortController();
   readonly #closing = new AbortController();
@@ -103,6 +105,7 @@ export class Supervisor {
     await this.#observe();
     for (const { id, running } of this.#containers) if (running) this.#watch(id);
     this.#candidate = this.#inFlight();
+    this.#reconcile();
     await this.#coordinator.start(
       new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id)),
     );
@@ -119,13 +122,24 @@ export class Supervisor {
     if (!('candidate' in state)) return null;
     const id = state.candidate;
     const name = this.#containers.find((one) => one.id === id)?.release;
-    const release = this.#options.memory.value.target?.release;
-    return release?.id === name && release ? { id, release } : null;
+    const release = name === undefined ? null : releaseNamed(this.#options.memory.value, name);
+    return release && { id, release };
+  }
+
+  #reconcile(): void {
+    const { state } = this.#coordinator;
+    const { memory } = this.#options;
+    const containerOf = (id: string | null) => this.#containers.find((one) => one.id === id);
+    if ('candidate' in state && containerOf(state.candidate)?.running !== true)
+      this.#unwatched = state.candidate;
+    const owner = state.phase === 'idle' ? containerOf(state.owner)?.release : undefined;
+    const next = reconciled(memory.value, owner ?? null);
+    if (next) memory.write(next);
   }
 
   /** A new target state; an older or equal generation is no news. */
   target(target: Target): void {
-    const next = targeted(this.#options.memory.value, target);
+    const next = targeted(this.#options.memory.value, target, this.#candidate?.release ?? null);
     if (next === null) return;
     try {
       this.#options.memory.write(next);
@@ -378,10 +392,9 @@ export class Supervisor {
     } else if (outcome.type === 'failed') {
       const tail = candidate ? await engine.logsTail(candidate.id, LIMITS.logLinesMax).catch(() => '') : '';
       const said = tail.trim().slice(-LIMITS.logCharsMax);
-      const failure: Failure = {
-        ...outcome.failure,
-        text: said ? `${outcome.failure.text}; it said: ${said}` : outcome.failure.text,
-      };
+      const why =
+        candidate && candidate.id === this.#unwatched ? unwatched(outcome.failure) : outcome.failure;
+      const failure: Failure = { ...why, text: said ? `${why.text}; it said: ${said}` : why.text };
       this.#fail(release, failure);
     }
     this.#tell();

@@ -61,7 +61,7 @@ export const STAGES = ['fetch', 'pull', 'start', 'warm', 'handover', 'probation'
 export type Stage = (typeof STAGES)[number];
 
 /** Failures that say nothing about the release: the device tries again by itself. */
-export const BLAMELESS: readonly string[] = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED'];
+export const BLAMELESS: readonly string[] = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED', 'UNWATCHED'];
 
 const failure = v.object({ code: v.string(), text: v.string() });
 

@@ -6,7 +6,7 @@
  */
 import type { Journal } from '#agent/journal.ts';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
-import { blamed, flown, type Memory, targeted } from '#agent/memory.ts';
+import { blamed, flown, type Memory, reconciled, releaseNamed, targeted, unwatched } from '#agent/memory.ts';
 import { type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
 import { Killed, Process } from '#device-sim/virtual/process.ts';
@@ -51,6 +51,7 @@ export class Agent {
   #sequence = 0;
   #update: Current['update'] = IDLE;
   #candidate: { id: AppId; release: Release } | null = null;
+  #unwatched: AppId | null = null;
   #failures = 0;
   #working = false;
   #news = false;
@@ -109,6 +110,7 @@ export class Agent {
     this.#link.open();
     for (const app of this.#drone.apps.values()) if (app.running) this.#watch(app);
     this.#candidate = this.#inFlight();
+    this.#reconcile();
     const running = new Set([...this.#drone.apps.values()].filter((app) => app.running).map(({ id }) => id));
     this.#await(running, this.process.nowUs + ms(LIMITS.reconnectMsMax));
   }
@@ -141,9 +143,24 @@ export class Agent {
   #inFlight(): { id: AppId; release: Release } | null {
     const state = this.#state;
     if (!('candidate' in state)) return null;
-    const release = this.memory.target?.release;
-    const name = this.#drone.apps.get(state.candidate)?.release;
-    return release && release.id === name ? { id: state.candidate, release } : null;
+    const app = this.#drone.apps.get(state.candidate);
+    const release = app ? releaseNamed(this.memory, app.release) : null;
+    return release && { id: state.candidate, release };
+  }
+
+  #reconcile(): void {
+    const state = this.#state;
+    const { apps } = this.#drone;
+    if ('candidate' in state && apps.get(state.candidate)?.running !== true)
+      this.#unwatched = state.candidate;
+    const owner = state.phase === 'idle' && state.owner !== null ? apps.get(state.owner)?.release : undefined;
+    const next = reconciled(this.memory, owner ?? null);
+    if (next === null) return;
+    try {
+      this.#remember(next);
+    } catch (error) {
+      this.#end(error);
+    }
   }
 
   #nowMs(): number {
@@ -369,7 +386,7 @@ export class Agent {
 
   /** A new target state came; older ones are no news. */
   target(target: Target): void {
-    const next = targeted(this.memory, target);
+    const next = targeted(this.memory, target, this.#candidate?.release ?? null);
     if (next === null) return;
     try {
       this.#remember(next);
@@ -518,6 +535,7 @@ export class Agent {
       scheduler.at(scheduler.nowUs + ms(2), () =>
         this.process.post(() => {
           this.#candidate = { id: app.id, release };
+          if (app.behaviour !== 'good') drone.struck(`release ${app.id}`);
           drone.gapMs = 0;
           this.#happen({ type: 'update', candidate: app.id, policy, atMs: this.#nowMs() });
           this.#isStarting = false;
@@ -553,7 +571,8 @@ export class Agent {
         if (drop && !kept.includes(drop)) this.#drone.images.delete(drop);
         this.#flight(false);
       } else if (outcome.type === 'failed') {
-        this.#fail(release, outcome.failure);
+        const isUnwatched = candidate !== null && candidate.id === this.#unwatched;
+        this.#fail(release, isUnwatched ? unwatched(outcome.failure) : outcome.failure);
         this.#flight(outcome.owner !== null && this.#drone.gapMs > 0);
       }
       this.#tell();

@@ -232,13 +232,13 @@ export class App {
     if (this.behaviour === 'crashes-in-probation') this.process.after(ms(700), () => this.#misbehave());
     if (this.behaviour === 'hangs-in-probation')
       this.process.after(ms(700), () => {
-        this.#drone.struck('release');
+        this.#drone.struck(`release ${this.id}`);
         this.hang(seconds(30));
       });
   }
 
   #misbehave(): void {
-    this.#drone.struck('release');
+    this.#drone.struck(`release ${this.id}`);
     this.#drone.note(`${this.id} crashes by itself`);
     this.process.kill();
   }

@@ -98,7 +98,7 @@ export class Drone {
       this.images.add(app.imageId);
       const { handover, memory } = this.journals();
       handover.write({ phase: 'idle', epoch: 4, owner: app.id, speaks: { reads: [1], writes: 1 } });
-      memory.write({ target, good: v1, previous: null, failed: null });
+      memory.write({ ...emptyMemory, target, good: v1 });
     }
     this.#startAgent();
   }
@@ -242,7 +242,7 @@ export class Drone {
   }
 
   struck(what: string): void {
-    this.#hits.push(what);
+    if (!what.startsWith('release') || !this.#hits.includes(what)) this.#hits.push(what);
   }
   get hits(): readonly string[] {
     return this.#hits;
