@@ -72,6 +72,8 @@ export class Supervisor {
   #stage: Stage | null = null;
   #fetched: ImageFetch = { as: 'nothing', bytes: 0 };
   #candidate: { id: string; release: Release } | null = null;
+  /** Of a container that the engine is starting. */
+  #starting: Release | null = null;
   /** The candidate that did not run any more when this agent came. */
   #unwatched: string | null = null;
   #failures = 0;
@@ -139,7 +141,7 @@ export class Supervisor {
 
   /** A new target state; an older or equal generation is no news. */
   target(target: Target): void {
-    const next = targeted(this.#options.memory.value, target, this.#candidate?.release ?? null);
+    const next = targeted(this.#options.memory.value, target, this.#candidate?.release ?? this.#starting);
     if (next === null) return;
     try {
       this.#options.memory.write(next);
@@ -314,6 +316,7 @@ export class Supervisor {
       networkMode: 'none',
     };
     const started = this.#coordinator.starting();
+    this.#starting = release;
     try {
       const { id } =
         labels[REALTIME_LABEL] === 'fifo'
@@ -324,6 +327,7 @@ export class Supervisor {
       this.#coordinator.update(id, policy);
       this.#watch(id);
     } finally {
+      this.#starting = null;
       started();
     }
   }

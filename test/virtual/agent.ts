@@ -37,7 +37,7 @@ export class Agent {
   readonly #events: Event[] = [];
   /** Said HELLO while a container was being started. */
   readonly #early = new Map<AppId, AppMessage>();
-  #isStarting = false;
+  #starting: Release | null = null;
   #handover!: Journal<State>;
   #memory!: Journal<Memory>;
   #state: State = { phase: 'idle', epoch: 0, owner: null, speaks: null };
@@ -176,7 +176,7 @@ export class Agent {
       if (
         message.type === 'HELLO' &&
         message.holds.length === 0 &&
-        this.#isStarting &&
+        this.#starting !== null &&
         !this.#isKnown(app.id)
       ) {
         this.#early.set(app.id, message);
@@ -386,7 +386,7 @@ export class Agent {
 
   /** A new target state came; older ones are no news. */
   target(target: Target): void {
-    const next = targeted(this.memory, target, this.#candidate?.release ?? null);
+    const next = targeted(this.memory, target, this.#candidate?.release ?? this.#starting);
     if (next === null) return;
     try {
       this.#remember(next);
@@ -526,7 +526,7 @@ export class Agent {
     // The engine's own work goes on without the agent.
     const { scheduler } = drone.world;
     const us = ms(200 + drone.random.uniform() * 1_000);
-    this.#isStarting = true;
+    this.#starting = release;
     scheduler.at(this.process.nowUs + us, () => {
       if (!this.process.alive) return;
       const app = drone.container(release.id);
@@ -538,7 +538,7 @@ export class Agent {
           if (app.behaviour !== 'good') drone.struck(`release ${app.id}`);
           drone.gapMs = 0;
           this.#happen({ type: 'update', candidate: app.id, policy, atMs: this.#nowMs() });
-          this.#isStarting = false;
+          this.#starting = null;
           for (const [from, message] of this.#early)
             this.#happen({ type: 'message', from, message, atMs: this.#nowMs() });
           this.#early.clear();

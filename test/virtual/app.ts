@@ -170,6 +170,13 @@ export class App {
         if (this.#isEchoing())
           for (const { said } of this.#answers)
             if ('resource' in said && said.resource === message.resource) this.#answer(said, life);
+        // As handover/steps.ts: one after the other, and the rotors wait for no other resource.
+        if (message.type === 'GRANT' && message.resource === 'rotors' && this.#steps.length > 0) {
+          if (!this.#steps.some((step) => step.message.resource === 'rotors')) {
+            this.#step(message, life, () => undefined);
+            return;
+          }
+        }
         this.#steps.push({ message, life });
         if (this.#steps.length === 1) this.#work();
         return;
@@ -203,17 +210,24 @@ export class App {
   #work(): void {
     const [next] = this.#steps;
     if (!next) return;
-    const { message, life } = next;
-    const { resource, epoch, type } = message;
+    this.#step(next.message, next.life, () => {
+      this.#steps.shift();
+      this.#work();
+    });
+  }
+
+  #step(
+    { type, resource, epoch }: Told & { type: 'RELEASE' | 'GRANT' },
+    life: number,
+    then: () => void,
+  ): void {
     const isRenewed = type === 'GRANT' && this.holds.has(resource);
     const us = isRenewed ? 50 : 50 + this.#drone.random.uniform() * STEP_US[resource];
     this.process.after(us, () => {
-      this.#steps.shift();
       if (type === 'RELEASE') this.holds.delete(resource);
       else this.holds.set(resource, epoch);
-      this.#drone.note(
-        `${this.id} ${type === 'RELEASE' ? 'lets go of' : 'has'} the ${resource}, epoch ${epoch}`,
-      );
+      const done = type === 'RELEASE' ? 'lets go of' : 'has';
+      this.#drone.note(`${this.id} ${done} the ${resource}, epoch ${epoch}`);
       this.#drone.held(this, resource, type === 'GRANT');
       const said: Said =
         type === 'RELEASE'
@@ -221,7 +235,7 @@ export class App {
           : { type: 'GRANTED', epoch, resource };
       this.#answer(said, life);
       if (resource === 'rotors' && type === 'GRANT') this.#flies();
-      this.#work();
+      then();
     });
   }
 

@@ -172,6 +172,11 @@ export class Drone {
     agent.lostApp(app);
   }
 
+  /** Flies, or is to fly, a release that crashes after its commit. */
+  get isCrashing(): boolean {
+    return [...this.apps.values()].some(({ behaviour }) => behaviour === 'crashes-later');
+  }
+
   // -------------------------------------------------------------- promises
 
   held(app: App, resource: Resource, isGrant: boolean): void {
@@ -258,7 +263,9 @@ export class Drone {
     );
     if (commands && this.#silentSinceUs !== null) {
       const gapUs = nowUs - this.#silentSinceUs;
-      this.gapMs = Math.max(this.gapMs, gapUs / 1000);
+      // Where nobody flew before, nothing was handed over.
+      const state = this.agent?.state;
+      if (state && 'prior' in state && state.prior !== null) this.gapMs = Math.max(this.gapMs, gapUs / 1000);
       if (gapUs > COMMAND_US_MAX)
         this.note(`the controller had no command for ${Math.round(gapUs / 1000)} ms`);
       if (this.#hits.length === 0 && !this.#isExcused && gapUs > ms(20) && this.#wasCommanded)

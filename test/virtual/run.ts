@@ -146,10 +146,15 @@ const unfinished = (hub: Hub, drones: readonly Drone[]): string | null => {
     const wanted = targetOf(rollout, name);
     if (memory.target?.generation !== wanted.generation)
       return `${name} has target ${memory.target?.generation ?? 'none'}, the hub wants it at ${wanted.generation}`;
+    // Its release crashes and is started again, for ever: only the operator can change that.
+    if (drone.isCrashing) continue;
     if (!agent.isCalm) return `${name} is not done: it is ${state.phase}, to ${plan(agent.observed).do}`;
     const owner = state.phase === 'idle' && state.owner !== null ? drone.apps.get(state.owner) : undefined;
     if (owner === undefined) {
-      if (memory.good !== null || (memory.target?.release ?? null) !== null) return `nobody flies ${name}`;
+      // Nothing ever flew on it, and what is wanted has failed on it: there is nothing to start.
+      const wish = memory.target?.release ?? null;
+      const isHopeless = wish === null || memory.failed?.release === wish.id;
+      if (memory.good !== null || !isHopeless) return `nobody flies ${name}`;
       continue;
     }
     if (!owner.running) return `${name}: the owner ${owner.id} is dead`;
