@@ -114,7 +114,7 @@ export const openJournal = <T>(
   let damaged: Error | null = null;
   try {
     if (latest) value = parse(JSON.parse(latest.text));
-    else if (slots.some((byte) => byte !== 0)) throw new Error('neither of its slots is whole');
+    else if (!slots.equals(Buffer.alloc(slots.length))) throw new Error('neither of its slots is whole');
   } catch (cause) {
     damaged = new Error(`the journal ${path} cannot be read; it is kept as ${path}.corrupt`, { cause });
     files.keep(path, `${path}.corrupt`);

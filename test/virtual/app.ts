@@ -15,8 +15,8 @@ export type Told = Extract<Effect, { do: 'send' }>['message'];
 type Unsent<M> = M extends unknown ? Omit<M, 'fds'> : never;
 type Said = Unsent<AppMessage>;
 
-/** Of a heartbeat; the real one is faster, and no promise is about less than ten of them. */
-const BEAT_US = ms(10);
+/** Of a heartbeat: the slowest that the protocol allows. */
+const BEAT_US = ms(20);
 const RECONNECT_US = ms(200);
 const VERSIONS = { reads: [1], writes: 1 };
 

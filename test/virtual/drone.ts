@@ -304,13 +304,10 @@ export class Drone {
     const { kind, lastsUs, draw } = fault;
     this.note(`fault: ${kind}`);
     if (isHit(kind)) this.struck(kind);
-    this.#conditions.set(kind, {
-      untilUs: Math.min(
-        scheduler.nowUs + (isMoment(kind) ? 0 : lastsUs),
-        Math.max(scheduler.nowUs, this.world.story.calmUs),
-      ),
-      draw,
-    });
+    const endUs = scheduler.nowUs + (isMoment(kind) ? 0 : lastsUs);
+    // An app that hangs does not know that it is calm.
+    const untilUs = kind === 'app-hang' ? endUs : Math.min(endUs, this.world.story.calmUs);
+    this.#conditions.set(kind, { untilUs, draw });
     const running = [...this.apps.values()].filter((app) => app.canWrite);
     const app = running[Math.floor(draw * running.length)];
     switch (kind) {

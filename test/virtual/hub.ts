@@ -69,7 +69,7 @@ export class Hub {
   constructor(world: World) {
     this.#world = world;
     const { story } = world;
-    this.#bytesMax = 65_536 + 400 * story.drones;
+    this.#bytesMax = 8_192 + 250 * story.drones;
     this.#first = story.isFirstStart
       ? { generation: 0, release: null, rollout: null, clockMs: 0 }
       : { generation: 1, release: 'v1', rollout: null, clockMs: 0 };
