@@ -95,7 +95,10 @@ export class Supervisor {
       log,
       onReport: (report) => this.#reported(report),
       onSettle: (outcome) =>
-        void this.#settled(outcome).catch((error: unknown) => log.error({ err: error }, 'settle')),
+        void this.#settled(outcome).catch((error: unknown) => {
+          this.#troubled(error);
+          this.#poke();
+        }),
     });
   }
 
@@ -107,7 +110,6 @@ export class Supervisor {
     await this.#observe();
     for (const { id, running } of this.#containers) if (running) this.#watch(id);
     this.#candidate = this.#inFlight();
-    this.#reconcile();
     await this.#coordinator.start(
       new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id)),
     );
@@ -125,18 +127,21 @@ export class Supervisor {
     const id = state.candidate;
     const name = this.#containers.find((one) => one.id === id)?.release;
     const release = name === undefined ? null : releaseNamed(this.#options.memory.value, name);
+    if (this.#containers.find((one) => one.id === id)?.running !== true) this.#unwatched = id;
     return release && { id, release };
   }
 
-  #reconcile(): void {
-    const { state } = this.#coordinator;
+  /** After a death, or a disk that refused, between the two journals. @returns whether there was something to mend */
+  #reconcile({ handover, containers }: Observed): boolean {
     const { memory } = this.#options;
-    const containerOf = (id: string | null) => this.#containers.find((one) => one.id === id);
-    if ('candidate' in state && containerOf(state.candidate)?.running !== true)
-      this.#unwatched = state.candidate;
-    const owner = state.phase === 'idle' ? containerOf(state.owner)?.release : undefined;
+    const ownerId = handover.phase === 'idle' ? handover.owner : null;
+    const owner = containers.find(({ id }) => id === ownerId)?.release;
     const next = reconciled(memory.value, owner ?? null);
-    if (next) memory.write(next);
+    if (next === null) return false;
+    memory.write(next);
+    this.#update = IDLE;
+    this.#tell();
+    return true;
   }
 
   /** A new target state; an older or equal generation is no news. */
@@ -181,6 +186,7 @@ export class Supervisor {
       let pauseMs = Number.POSITIVE_INFINITY;
       try {
         const observed = await this.#observe();
+        if (this.#reconcile(observed)) continue;
         const next = plan(observed);
         this.#options.log.debug({ next: next.do }, 'plan');
         if (await this.#carryOut(next)) continue;

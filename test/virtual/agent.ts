@@ -110,7 +110,6 @@ export class Agent {
     this.#link.open();
     for (const app of this.#drone.apps.values()) if (app.running) this.#watch(app);
     this.#candidate = this.#inFlight();
-    this.#reconcile();
     const running = new Set([...this.#drone.apps.values()].filter((app) => app.running).map(({ id }) => id));
     this.#await(running, this.process.nowUs + ms(LIMITS.reconnectMsMax));
   }
@@ -144,23 +143,21 @@ export class Agent {
     const state = this.#state;
     if (!('candidate' in state)) return null;
     const app = this.#drone.apps.get(state.candidate);
+    if (app?.running !== true) this.#unwatched = state.candidate;
     const release = app ? releaseNamed(this.memory, app.release) : null;
     return release && { id: state.candidate, release };
   }
 
-  #reconcile(): void {
+  #reconcile(): boolean {
     const state = this.#state;
-    const { apps } = this.#drone;
-    if ('candidate' in state && apps.get(state.candidate)?.running !== true)
-      this.#unwatched = state.candidate;
-    const owner = state.phase === 'idle' && state.owner !== null ? apps.get(state.owner)?.release : undefined;
+    const owner =
+      state.phase === 'idle' && state.owner !== null ? this.#drone.apps.get(state.owner)?.release : null;
     const next = reconciled(this.memory, owner ?? null);
-    if (next === null) return;
-    try {
-      this.#remember(next);
-    } catch (error) {
-      this.#end(error);
-    }
+    if (next === null) return false;
+    this.#remember(next);
+    this.#update = IDLE;
+    this.#tell();
+    return true;
   }
 
   #nowMs(): number {
@@ -432,17 +429,23 @@ export class Agent {
     this.#news = false;
     this.#resting += 1;
     this.#working = true;
-    const next = plan(this.#observe());
-    this.#carryOut(next, (isDone, pauseUs) => {
-      this.#working = false;
-      if (isDone || this.#news) {
-        this.process.after(0, () => this.#plan());
-        return;
-      }
-      if (pauseUs === undefined) return;
-      const resting = this.#resting;
-      this.process.after(pauseUs, () => resting === this.#resting && this.#plan());
-    });
+    try {
+      if (this.#reconcile()) this.#rest(true);
+      else this.#carryOut(plan(this.#observe()), (isDone, pauseUs) => this.#rest(isDone, pauseUs));
+    } catch (error) {
+      this.#rest(false, this.#troubled(error));
+    }
+  }
+
+  #rest(isDone: boolean, pauseUs?: number): void {
+    this.#working = false;
+    if (isDone || this.#news) {
+      this.process.after(0, () => this.#plan());
+      return;
+    }
+    if (pauseUs === undefined) return;
+    const resting = this.#resting;
+    this.process.after(pauseUs, () => resting === this.#resting && this.#plan());
   }
 
   #carryOut(next: Plan, then: (isDone: boolean, pauseUs?: number) => void): void {
@@ -578,8 +581,8 @@ export class Agent {
       this.#tell();
       this.#poke();
     } catch (error) {
-      if (error instanceof Killed) throw error;
-      this.#drone.note(`settle: ${(error as Error).message}`);
+      this.#troubled(error);
+      this.#poke();
     }
   }
 
@@ -593,7 +596,7 @@ export class Agent {
 
   /** Its own trouble: tried again after a pause that grows. */
   #troubled(error: unknown): number {
-    if (error instanceof Killed) throw error;
+    if (error instanceof Killed || error instanceof Broken) throw error;
     const { code = 'UNEXPECTED', message } = error as { code?: string; message: string };
     const pauseMs = Math.min(
       AGENT_LIMITS.retryMsMax,
