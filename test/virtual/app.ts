@@ -44,6 +44,7 @@ export class App {
   #isCandidate = false;
   #steps: { readonly message: Told & { type: 'RELEASE' | 'GRANT' }; readonly life: number }[] = [];
   #answers: { readonly said: Said }[] = [];
+  #stuckUntilUs = 0;
   #bornUs: number;
 
   constructor(drone: Drone, id: string, release: string, imageId: string, behaviour: Behaviour, epoch = 0) {
@@ -81,6 +82,11 @@ export class App {
     this.process.pause(this.#drone.world.scheduler.nowUs + us);
     this.#drone.pilotChanged();
     this.#drone.world.scheduler.at(this.#drone.world.scheduler.nowUs + us, () => this.#drone.pilotChanged());
+  }
+  /** The steps that it begins from now on take longer. */
+  stick(us: number): void {
+    this.#drone.note(`${this.id} is stuck for ${Math.round(us / 1000)} ms`);
+    this.#stuckUntilUs = this.#drone.world.scheduler.nowUs + us;
   }
   freeze(): void {
     this.#frozen = true;
@@ -222,8 +228,9 @@ export class App {
     then: () => void,
   ): void {
     const isRenewed = type === 'GRANT' && this.holds.has(resource);
+    const stuckUs = Math.max(0, this.#stuckUntilUs - this.process.nowUs);
     const us = isRenewed ? 50 : 50 + this.#drone.random.uniform() * STEP_US[resource];
-    this.process.after(us, () => {
+    this.process.after(stuckUs + us, () => {
       if (type === 'RELEASE') this.holds.delete(resource);
       else this.holds.set(resource, epoch);
       const done = type === 'RELEASE' ? 'lets go of' : 'has';

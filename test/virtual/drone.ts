@@ -306,13 +306,21 @@ export class Drone {
     if (isHit(kind)) this.struck(kind);
     const endUs = scheduler.nowUs + (isMoment(kind) ? 0 : lastsUs);
     // An app that hangs does not know that it is calm.
-    const untilUs = kind === 'app-hang' ? endUs : Math.min(endUs, this.world.story.calmUs);
+    const untilUs =
+      kind === 'app-hang'
+        ? endUs
+        : kind === 'echo'
+          ? this.world.story.calmUs
+          : Math.min(endUs, this.world.story.calmUs);
     this.#conditions.set(kind, { untilUs, draw });
     const running = [...this.apps.values()].filter((app) => app.canWrite);
     const app = running[Math.floor(draw * running.length)];
     switch (kind) {
       case 'app-kill':
         app?.process.kill();
+        return;
+      case 'app-stuck':
+        app?.stick(lastsUs);
         return;
       case 'app-hang':
         app?.hang(lastsUs);

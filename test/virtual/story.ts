@@ -32,6 +32,8 @@ export const MISBEHAVIOURS: readonly Behaviour[] = [
 export type FaultKind =
   | 'app-kill'
   | 'app-hang'
+  /** A holder that does not come to an end with its step, while its app flies on. */
+  | 'app-stuck'
   | 'agent-kill'
   | 'agent-hang'
   | 'power-cut'
@@ -41,6 +43,7 @@ export type FaultKind =
   | 'disk-full'
   | 'clock-jump'
   | 'fence-stuck'
+  /** A peer that says again what it has said. */
   | 'echo';
 export interface Fault {
   readonly kind: FaultKind;
@@ -90,6 +93,7 @@ const pick = <T>(random: Random, from: readonly T[]): T => from[random.uint32() 
 const KINDS: readonly (readonly [FaultKind, number])[] = [
   ['app-kill', 4],
   ['app-hang', 4],
+  ['app-stuck', 3],
   ['agent-kill', 4],
   ['agent-hang', 1],
   ['power-cut', 2],
@@ -116,15 +120,25 @@ export const planOf = (random: Random): RolloutPlan => ({
   onTrouble: pick(random, ['pause', 'abort']),
 });
 
-const faultOf = (random: Random, calmUs: number): Fault => ({
-  kind: pick(random, WEIGHTED),
-  at:
-    random.uniform() < 0.75
-      ? { point: random.uint32() % 160 }
-      : { us: Math.floor(random.uniform() * calmUs) },
-  lastsUs: spread(random, 30_000, 60 * SECOND_US),
-  draw: random.uniform(),
-});
+/** @param beside an earlier one: half of the faults come in pairs, since one alone is what most things survive */
+const faultOf = (random: Random, calmUs: number, beside: Fault | undefined): Fault => {
+  const near = beside && 'point' in beside.at && random.uniform() < 0.5 ? beside.at.point : null;
+  const isPoint = near !== null || random.uniform() < 0.75;
+  const point = near === null ? random.uint32() % 160 : near + 1 + (random.uint32() % 40);
+  return {
+    kind: pick(random, WEIGHTED),
+    at: isPoint ? { point } : { us: Math.floor(random.uniform() * calmUs) },
+    lastsUs: spread(random, 30_000, 60 * SECOND_US),
+    draw: random.uniform(),
+  };
+};
+
+/** Of one drone. */
+const faultsOf = (random: Random, calmUs: number, count: number): Fault[] => {
+  const faults: Fault[] = [];
+  while (faults.length < count) faults.push(faultOf(random, calmUs, faults.at(-1)));
+  return faults;
+};
 
 const hubFaultOf = (random: Random, calmUs: number): HubFault => ({
   kind: pick(random, ['kill', 'kill', 'power-cut', 'power-cut', 'slow-disk', 'disk-error']),
@@ -170,9 +184,7 @@ export const storyOf = (seed: number, drones?: number): Story => {
       : { lost: 0, doubled: 0, latencyUsMin: 5_000, latencyUsMax: 40_000 },
     calmUs,
     faults: Array.from({ length: count }, () =>
-      Array.from({ length: faultsMax === 0 ? 0 : random.uint32() % (faultsMax + 1) }, () =>
-        faultOf(random, calmUs),
-      ),
+      faultsOf(random, calmUs, faultsMax === 0 ? 0 : random.uint32() % (faultsMax + 1)),
     ),
     hubFaults: Array.from({ length: random.uint32() % 3 }, () => hubFaultOf(random, calmUs)),
   };
