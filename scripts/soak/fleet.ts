@@ -2,7 +2,7 @@
  * `npm run soak -- [--seeds N] [--from S]`: whole fleets in virtual time, one a seed, until a promise is broken or all is well.
  * `npm run soak -- --seed S [--trace]` replays one: the same trace, so the same hash, on every run and machine.
  *
- * Invariant: a seed's verdict depends on the seed (and `--drones`, `--plant`) alone. Status 0 only if no promise was broken.
+ * Invariant: a seed's verdict depends on the seed (and `--drones`, `--harsh`, `--plant`) alone. Status 0 only if no promise was broken.
  */
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
@@ -11,14 +11,15 @@ import { MUTANTS, type Mutant } from '#test/virtual/mutants.ts';
 import { run, type Verdict } from '#test/virtual/run.ts';
 import { storyOf } from '#test/virtual/story.ts';
 
-const USAGE = `usage: npm run soak -- [--seeds N] [--from S] [--drones D] [--workers W] [--minutes M] [--json]
-       npm run soak -- --seed S [--drones D] [--trace] [--json]
+const USAGE = `usage: npm run soak -- [--seeds N] [--from S] [--drones D] [--harsh] [--workers W] [--minutes M] [--json]
+       npm run soak -- --seed S [--drones D] [--harsh] [--trace] [--json]
 
   --seeds N     so many seeds, 1000 by default
   --from S      the first of them, 0 by default
   --seed S      one seed: its hash, its verdict and, if a promise was broken, the story
   --trace       every line of it
   --drones D    in each fleet, instead of what the seed says (2 to 8)
+  --harsh       four faults on every drone, and a bad release on half of them
   --workers W   threads, ${availableParallelism()} by default
   --minutes M   ends after so long, whatever is left
   --plant BUG   plants a bug that must be found: ${MUTANTS.join(', ')}
@@ -46,6 +47,7 @@ const drones = number('drones', 1, 10_000);
 const workers = number('workers', 1, 64) ?? availableParallelism();
 const minutes = number('minutes', 0, 10_080) ?? Number.POSITIVE_INFINITY;
 const plant = values.plant ?? 'none';
+const { harsh } = values;
 if (plant !== 'none' && !(MUTANTS as readonly string[]).includes(plant))
   fail(`there is no bug "${plant}" to plant; there is: ${MUTANTS.join(', ')}`);
 
@@ -63,6 +65,7 @@ function parsed() {
         workers: { type: 'string' },
         minutes: { type: 'string' },
         plant: { type: 'string' },
+        harsh: { type: 'boolean', default: false },
         trace: { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
@@ -87,7 +90,7 @@ function command(of: number): string {
 }
 
 function replay(of: number): void {
-  const verdict = run(storyOf(of, drones), {
+  const verdict = run(storyOf(of, { drones, harsh }), {
     mutant: plant as Mutant,
     ...(values.trace && !values.json ? { onLine: (line: string) => process.stdout.write(`${line}\n`) } : {}),
   });
@@ -138,7 +141,7 @@ async function soak(): Promise<void> {
           void worker.terminate();
           return;
         }
-        worker.postMessage({ seed: next, drones, mutant: plant });
+        worker.postMessage({ seed: next, options: { drones, harsh }, mutant: plant });
         next += 1;
       };
       worker.on('message', (verdict: Verdict) => {
