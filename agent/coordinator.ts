@@ -15,7 +15,7 @@ import type { Log } from '#agent/log.ts';
 import type { LinkSigning } from '#agent/signing.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type LineListener, type LineSocket, listenLines } from '#handover/lines.ts';
-import { deadlineMs, step } from '#handover/machine.ts';
+import { deadlineMs, delayed, step } from '#handover/machine.ts';
 import {
   type AppMessage,
   type JsonObject,
@@ -82,6 +82,9 @@ export class Coordinator {
   readonly #released = new Map<Resource, Part[]>();
   readonly #events: Event[] = [];
   readonly #reports: Report[] = [];
+  /** Apps that hold nothing and said HELLO while a container was being started, by an engine that has not said yet which one it is. */
+  readonly #early = new Map<AppId, AppMessage>();
+  #starts = 0;
   #state: State;
   #snap: JsonObject | null = null;
   #stepping = false;
@@ -129,9 +132,29 @@ export class Coordinator {
     }
   }
 
+  /**
+   * A container is about to be started. A small program is there before the engine has answered: who is not known waits.
+   *
+   * @returns to be called once `update` has told who it is, or the start has failed
+   */
+  starting(): () => void {
+    this.#starts += 1;
+    return () => {
+      this.#starts -= 1;
+      if (this.#starts === 0) for (const id of [...this.#early.keys()]) this.#introduce(id);
+    };
+  }
+
   /** A container of the new release runs: it may say HELLO, and is to become the owner. */
   update(candidate: AppId, policy: Policy): void {
     this.happen({ type: 'update', candidate, policy, atMs: nowMs() });
+    this.#introduce(candidate);
+  }
+
+  #introduce(id: AppId): void {
+    const hello = this.#early.get(id);
+    this.#early.delete(id);
+    if (hello && this.#sockets.has(id)) this.#heard(id, hello, []);
   }
 
   /** Something is wrong with it that it did not say itself. */
@@ -235,9 +258,12 @@ export class Coordinator {
   #act(effect: Effect): void {
     const { journal, processes, lock, log, onSettle } = this.#options;
     switch (effect.do) {
-      case 'persist':
+      case 'persist': {
+        const beganMs = nowMs();
         journal.write(this.#state);
+        this.#state = delayed(this.#state, nowMs() - beganMs);
         return;
+      }
       case 'send':
         this.#send(effect);
         return;
@@ -325,6 +351,11 @@ export class Coordinator {
   }
 
   #heard(from: AppId, message: AppMessage, descriptors: readonly Descriptor[]): void {
+    if (message.type === 'HELLO' && message.holds.length === 0 && this.#starts > 0 && !this.#isKnown(from)) {
+      closeDescriptors(descriptors);
+      this.#early.set(from, message);
+      return;
+    }
     if (message.type === 'RELEASED') this.#keep(message, descriptors);
     else if (message.type !== 'HELLO') closeDescriptors(descriptors);
     if (message.type === 'SNAP') this.#rotorsSaid(message.payload);
@@ -343,13 +374,15 @@ export class Coordinator {
     return epoch === this.#state.epoch || (type !== 'GRANT' && type !== 'RELEASE');
   }
 
+  #isKnown(id: AppId): boolean {
+    const state = this.#state;
+    if (state.phase === 'idle') return state.owner === id;
+    return 'candidate' in state && (state.prior === id || state.candidate === id);
+  }
+
   /** The owner's own copies come back to an agent that was restarted; whose they are is the machine's to say. */
   #adopt(from: AppId, holds: readonly Resource[], descriptors: readonly Descriptor[]): void {
-    const state = this.#state;
-    const known =
-      state.phase === 'idle'
-        ? state.owner === from
-        : 'candidate' in state && (state.prior === from || state.candidate === from);
+    const known = this.#isKnown(from);
     for (const { name, fd } of descriptors) {
       const resource = RESOURCES.find((one) => one === name);
       if (known && resource !== undefined && resource !== 'connections' && holds.includes(resource)) {

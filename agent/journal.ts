@@ -1,9 +1,10 @@
 /**
  * One JSON value that survives `kill -9`, a power cut and a full disk.
  *
- * Invariant: the file has two slots, written in turn and in place, so that the one before the last write is always whole;
- * its space is taken when it is made, so that no later write needs any. `write` returns only when the value is durable; it
- * blocks, since what follows must not overtake it.
+ * Invariant: the file has two slots (agent/slots.ts), written in turn and in place, so that the one before the last write
+ * is always whole; its space is taken when it is made, so that no later write needs any. `write` returns only when the
+ * value is durable; it blocks, since what follows must not overtake it. So is `value` at the start: what a former life was
+ * killed over may be in the cache alone, and a power cut would take it back.
  */
 import {
   closeSync,
@@ -17,8 +18,8 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { crc32 } from 'node:zlib';
 import { AgentError } from '#agent/errors.ts';
+import { encodeSlot, newestSlot, slotAt, slotBytes } from '#agent/slots.ts';
 
 export interface Journal<T> {
   readonly value: T;
@@ -39,9 +40,21 @@ export interface JournalOptions<T> {
   readonly empty: T;
 }
 
-/** Before each value: magic, CRC-32 of what follows it, sequence number, length; little-endian. */
-const HEADER_BYTES = 16;
-const MAGIC = 0x314a_444d; // "MDJ1"
+/** What a journal needs of the operating system. */
+export interface JournalFiles {
+  /** The file, at least that long: its space is taken, and its name durable, before this returns. */
+  open(path: string, bytes: number): JournalFile;
+  /** Keeps a copy beside it. */
+  keep(path: string, as: string): void;
+}
+export interface JournalFile {
+  /** From its beginning; what is missing stays as it is. */
+  read(into: Buffer): void;
+  write(bytes: Uint8Array, at: number): void;
+  /** Returns once everything that was written is durable. */
+  sync(): void;
+  close(): void;
+}
 
 /** A new file's name must be durable too, before anyone relies on it. */
 const syncDirectory = (path: string): void => {
@@ -53,17 +66,33 @@ const syncDirectory = (path: string): void => {
   }
 };
 
-const readSlot = (slot: Buffer): { sequence: number; text: string } | undefined => {
-  const length = slot.readUInt32LE(12);
-  if (slot.readUInt32LE(0) !== MAGIC || length > slot.length - HEADER_BYTES) return undefined;
-  if (slot.readUInt32LE(4) !== crc32(slot.subarray(8, HEADER_BYTES + length))) return undefined;
-  return { sequence: slot.readUInt32LE(8), text: slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length) };
+const realFiles: JournalFiles = {
+  open(path, bytes) {
+    mkdirSync(dirname(path), { recursive: true });
+    closeSync(openSync(path, 'a+', 0o600));
+    const fd = openSync(path, 'r+');
+    const { size } = fstatSync(fd);
+    if (size < bytes) {
+      writeSync(fd, Buffer.alloc(bytes - size), 0, bytes - size, size);
+      fsyncSync(fd);
+      syncDirectory(path);
+    }
+    return {
+      read: (into) => void readSync(fd, into, 0, into.length, 0),
+      write: (data, at) => void writeSync(fd, data, 0, data.length, at),
+      sync: () => fdatasyncSync(fd),
+      close: () => closeSync(fd),
+    };
+  },
+  keep: copyFileSync,
 };
 
 /** @throws AgentError `JOURNAL` if the file cannot be made or opened */
-export const openJournal = <T>({ path, bytesMax, parse, empty }: JournalOptions<T>): Journal<T> => {
-  const slotBytes = HEADER_BYTES + bytesMax;
-  const slots = Buffer.alloc(2 * slotBytes);
+export const openJournal = <T>(
+  { path, bytesMax, parse, empty }: JournalOptions<T>,
+  files: JournalFiles = realFiles,
+): Journal<T> => {
+  const slots = Buffer.alloc(2 * slotBytes(bytesMax));
   const failed = (doing: string, cause: unknown): AgentError =>
     new AgentError(
       'JOURNAL',
@@ -72,37 +101,26 @@ export const openJournal = <T>({ path, bytesMax, parse, empty }: JournalOptions<
         cause,
       },
     );
-  let fd: number;
+  let file: JournalFile;
   try {
-    mkdirSync(dirname(path), { recursive: true });
-    fd = openSync(path, 'a+', 0o600);
-    closeSync(fd);
-    fd = openSync(path, 'r+');
-    const { size } = fstatSync(fd);
-    if (size < slots.length) {
-      writeSync(fd, slots, 0, slots.length - size, size);
-      fsyncSync(fd);
-      syncDirectory(path);
-    }
-    readSync(fd, slots, 0, slots.length, 0);
+    file = files.open(path, slots.length);
+    file.read(slots);
   } catch (cause) {
     throw failed('open', cause);
   }
-  const found = [slots.subarray(0, slotBytes), slots.subarray(slotBytes)].map(readSlot);
-  const [first, second] = found;
-  const latest = first && second ? (first.sequence > second.sequence ? first : second) : (first ?? second);
+  const latest = newestSlot(slots, bytesMax);
   let sequence = latest?.sequence ?? 0;
   let value = empty;
   let damaged: Error | null = null;
   try {
     if (latest) value = parse(JSON.parse(latest.text));
-    else if (slots.some((byte) => byte !== 0)) throw new Error('neither of its slots is whole');
+    else if (!slots.equals(Buffer.alloc(slots.length))) throw new Error('neither of its slots is whole');
   } catch (cause) {
     damaged = new Error(`the journal ${path} cannot be read; it is kept as ${path}.corrupt`, { cause });
-    copyFileSync(path, `${path}.corrupt`);
+    files.keep(path, `${path}.corrupt`);
   }
 
-  return {
+  const journal: Journal<T> = {
     get value() {
       return value;
     },
@@ -115,15 +133,9 @@ export const openJournal = <T>({ path, bytesMax, parse, empty }: JournalOptions<
           `a value of ${body.length} bytes does not fit the journal ${path} (${bytesMax})`,
         );
       }
-      const slot = Buffer.alloc(HEADER_BYTES + body.length);
-      slot.writeUInt32LE(MAGIC, 0);
-      slot.writeUInt32LE(sequence + 1, 8);
-      slot.writeUInt32LE(body.length, 12);
-      body.copy(slot, HEADER_BYTES);
-      slot.writeUInt32LE(crc32(slot.subarray(8)), 4);
       try {
-        writeSync(fd, slot, 0, slot.length, ((sequence + 1) % 2) * slotBytes);
-        fdatasyncSync(fd);
+        file.write(encodeSlot(sequence + 1, body), slotAt(sequence + 1, bytesMax));
+        file.sync();
       } catch (cause) {
         throw failed('write', cause);
       }
@@ -131,7 +143,10 @@ export const openJournal = <T>({ path, bytesMax, parse, empty }: JournalOptions<
       value = next;
     },
     close() {
-      closeSync(fd);
+      file.close();
     },
   };
+  // Into the other slot: the one that it was read from stays whole meanwhile.
+  if (latest && !damaged) journal.write(value);
+  return journal;
 };

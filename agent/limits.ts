@@ -17,8 +17,8 @@ export const LIMITS = {
   targetBytesMax: 1024 * 1024,
   /** The machine's state is a few hundred bytes; names in it are bounded. */
   handoverJournalBytesMax: 4_080,
-  /** A target and two releases, each of at most `targetBytesMax`. */
-  memoryJournalBytesMax: 3 * 1024 * 1024,
+  /** A target and three releases, each of at most `targetBytesMax`. */
+  memoryJournalBytesMax: 4 * 1024 * 1024,
   /** A target that could not be remembered (disk full) is tried again after this. */
   targetRetryMs: 10_000,
   /** Last lines of a failed container, as its reason. */

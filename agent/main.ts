@@ -11,8 +11,9 @@ import { LIMITS } from '#agent/limits.ts';
 import { openLink } from '#agent/link.ts';
 import { createLock } from '#agent/lock.ts';
 import { createLog } from '#agent/log.ts';
+import { emptyMemory, type Memory } from '#agent/memory.ts';
 import { LinkSigning } from '#agent/signing.ts';
-import { emptyMemory, type Memory, Supervisor } from '#agent/supervisor.ts';
+import { Supervisor } from '#agent/supervisor.ts';
 import { TtyWorkers } from '#agent/tty-workers.ts';
 import { RESOURCES } from '#handover/messages.ts';
 import { initial, type State } from '#handover/state.ts';
@@ -43,7 +44,10 @@ const machineState = (value: unknown): State =>
   v.parse(v.looseObject({ phase: v.string(), epoch: v.number() }), value) as unknown as State;
 const memory = (value: unknown): Memory =>
   v.parse(
-    v.looseObject({ target: v.nullable(v.looseObject({ generation: v.number() })) }),
+    v.looseObject({
+      target: v.nullable(v.looseObject({ generation: v.number() })),
+      candidate: v.optional(v.nullable(v.looseObject({ id: v.string() })), null),
+    }),
     value,
   ) as unknown as Memory;
 

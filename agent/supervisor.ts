@@ -16,22 +16,13 @@ import { LIMITS } from '#agent/limits.ts';
 import type { Link } from '#agent/link.ts';
 import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
+import { blamed, flown, type Memory, reconciled, releaseNamed, targeted, unwatched } from '#agent/memory.ts';
 import { standingBack } from '#agent/patching.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
 import { nowUs } from '#handover/native.ts';
 import type { Failure, Outcome } from '#handover/state.ts';
-
-/** What the supervisor must remember across its own death. */
-export interface Memory {
-  readonly target: Target | null;
-  /** The last release that was committed, and the one before it: their images stay on the device. */
-  readonly good: Release | null;
-  readonly previous: Release | null;
-  readonly failed: Observed['failed'];
-}
-export const emptyMemory: Memory = { target: null, good: null, previous: null, failed: null };
 
 export interface SupervisorOptions {
   readonly device: string;
@@ -50,7 +41,6 @@ export interface SupervisorOptions {
 const MOUNT = '/run/midair';
 /** On an image or service: `fifo` asks for SCHED_FIFO for its control loop. */
 const REALTIME_LABEL = 'io.midair.realtime';
-const BLAMELESS = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED'];
 const IDLE: Current['update'] = { status: 'idle' };
 
 /** The stage that a report begins. */
@@ -82,6 +72,10 @@ export class Supervisor {
   #stage: Stage | null = null;
   #fetched: ImageFetch = { as: 'nothing', bytes: 0 };
   #candidate: { id: string; release: Release } | null = null;
+  /** Of a container that the engine is starting. */
+  #starting: Release | null = null;
+  /** The candidate that did not run any more when this agent came. */
+  #unwatched: string | null = null;
   #failures = 0;
   #interrupt = new AbortController();
   readonly #closing = new AbortController();
@@ -101,7 +95,10 @@ export class Supervisor {
       log,
       onReport: (report) => this.#reported(report),
       onSettle: (outcome) =>
-        void this.#settled(outcome).catch((error: unknown) => log.error({ err: error }, 'settle')),
+        void this.#settled(outcome).catch((error: unknown) => {
+          this.#troubled(error);
+          this.#poke();
+        }),
     });
   }
 
@@ -129,16 +126,30 @@ export class Supervisor {
     if (!('candidate' in state)) return null;
     const id = state.candidate;
     const name = this.#containers.find((one) => one.id === id)?.release;
-    const release = this.#options.memory.value.target?.release;
-    return release?.id === name && release ? { id, release } : null;
+    const release = name === undefined ? null : releaseNamed(this.#options.memory.value, name);
+    if (this.#containers.find((one) => one.id === id)?.running !== true) this.#unwatched = id;
+    return release && { id, release };
+  }
+
+  /** After a death, or a disk that refused, between the two journals. @returns whether there was something to mend */
+  #reconcile({ handover, containers }: Observed): boolean {
+    const { memory } = this.#options;
+    const ownerId = handover.phase === 'idle' ? handover.owner : null;
+    const owner = containers.find(({ id }) => id === ownerId)?.release;
+    const next = reconciled(memory.value, owner ?? null);
+    if (next === null) return false;
+    memory.write(next);
+    this.#update = IDLE;
+    this.#tell();
+    return true;
   }
 
   /** A new target state; an older or equal generation is no news. */
   target(target: Target): void {
-    const memory = this.#options.memory.value;
-    if (target.generation <= (memory.target?.generation ?? -1)) return;
+    const next = targeted(this.#options.memory.value, target, this.#candidate?.release ?? this.#starting);
+    if (next === null) return;
     try {
-      this.#options.memory.write({ ...memory, target, failed: null });
+      this.#options.memory.write(next);
     } catch (error) {
       this.#troubled(error);
       clearTimeout(this.#retry);
@@ -175,6 +186,7 @@ export class Supervisor {
       let pauseMs = Number.POSITIVE_INFINITY;
       try {
         const observed = await this.#observe();
+        if (this.#reconcile(observed)) continue;
         const next = plan(observed);
         this.#options.log.debug({ next: next.do }, 'plan');
         if (await this.#carryOut(next)) continue;
@@ -309,12 +321,21 @@ export class Supervisor {
       ],
       networkMode: 'none',
     };
-    const { id } =
-      labels[REALTIME_LABEL] === 'fifo' ? await this.#startRealtime(spec) : await engine.startContainer(spec);
-    this.#candidate = { id, release };
-    this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
-    this.#coordinator.update(id, policy);
-    this.#watch(id);
+    const started = this.#coordinator.starting();
+    this.#starting = release;
+    try {
+      const { id } =
+        labels[REALTIME_LABEL] === 'fifo'
+          ? await this.#startRealtime(spec)
+          : await engine.startContainer(spec);
+      this.#candidate = { id, release };
+      this.#containers = [...this.#containers, { id, release: release.id, imageId: image.id, running: true }];
+      this.#coordinator.update(id, policy);
+      this.#watch(id);
+    } finally {
+      this.#starting = null;
+      started();
+    }
   }
 
   /** Real time is asked for, not required: without it the drone flies as well as the load allows, and it is said. */
@@ -362,9 +383,8 @@ export class Supervisor {
     this.#candidate = null;
     const release = candidate?.release ?? null;
     if (outcome.type === 'updated' && release) {
-      const { good, previous } = memory.value;
-      const again = good?.id === release.id;
-      memory.write({ ...memory.value, good: release, previous: again ? previous : good, failed: null });
+      const before = memory.value;
+      memory.write(flown(before, release));
       this.#failures = 0;
       this.#leave();
       this.#update = {
@@ -375,16 +395,16 @@ export class Supervisor {
       };
       this.#event('update.done', `${release.id} flies`, { stagesMs: Object.fromEntries(this.#stages) });
       const kept = [release, memory.value.previous].map((one) => one && serviceOf(one).image.id);
-      const drop = again || !previous ? null : serviceOf(previous).image.id;
+      const { previous } = before;
+      const drop = before.good?.id === release.id || !previous ? null : serviceOf(previous).image.id;
       if (drop && !kept.includes(drop))
         await images.remove(drop).catch((err: unknown) => log.warn({ err }, 'old image stays'));
     } else if (outcome.type === 'failed') {
       const tail = candidate ? await engine.logsTail(candidate.id, LIMITS.logLinesMax).catch(() => '') : '';
       const said = tail.trim().slice(-LIMITS.logCharsMax);
-      const failure: Failure = {
-        ...outcome.failure,
-        text: said ? `${outcome.failure.text}; it said: ${said}` : outcome.failure.text,
-      };
+      const why =
+        candidate && candidate.id === this.#unwatched ? unwatched(outcome.failure) : outcome.failure;
+      const failure: Failure = { ...why, text: said ? `${why.text}; it said: ${said}` : why.text };
       this.#fail(release, failure);
     }
     this.#tell();
@@ -393,17 +413,12 @@ export class Supervisor {
 
   #fail(release: Release | null, failure: Failure): void {
     const { memory } = this.#options;
-    const { target, good } = memory.value;
+    const { good } = memory.value;
     this.#stage = null;
     this.#failures++;
     if (!release) return;
-    // Not the release's fault: it is tried again when it is wanted.
-    const blamed = !BLAMELESS.includes(failure.code) && release.id === target?.release?.id;
-    if (blamed)
-      memory.write({
-        ...memory.value,
-        failed: { generation: target.generation, release: release.id, failure },
-      });
+    const next = blamed(memory.value, release, failure);
+    if (next) memory.write(next);
     this.#update = { status: 'failed', release: release.id, failure };
     const stays = good && good.id !== release.id ? `; ${good.id} stays` : '';
     this.#event('update.failed', `${release.id} failed: ${failure.text}${stays}`, { code: failure.code });

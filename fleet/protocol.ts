@@ -60,6 +60,9 @@ export const targetSchema = v.object({
 export const STAGES = ['fetch', 'pull', 'start', 'warm', 'handover', 'probation', 'retire'] as const;
 export type Stage = (typeof STAGES)[number];
 
+/** Failures that say nothing about the release: the device tries again by itself. */
+export const BLAMELESS: readonly string[] = ['AGENT_RESTARTED', 'LOCKED', 'SUPERSEDED', 'UNWATCHED'];
+
 const failure = v.object({ code: v.string(), text: v.string() });
 
 export const currentSchema = v.object({

@@ -33,6 +33,13 @@ import {
 export const deadlineMs = (state: State, config: Config): number =>
   'deadlineMs' in state ? Math.min(state.deadlineMs, silentMs(state, config)) : Number.POSITIVE_INFINITY;
 
+/**
+ * The state after its `persist`, which took so long: who is asked by the effects behind it has the whole of its time from
+ * then. A disk that takes 100 ms, as cards and cheap flash do, is no silence of an app.
+ */
+export const delayed = (state: State, byMs: number): State =>
+  'deadlineMs' in state ? { ...state, deadlineMs: state.deadlineMs + byMs } : state;
+
 /** When who flies counts as silent. With nobody to take over it is borne longer: what follows is a landing. */
 const silentMs = (state: State, config: Config): number => {
   const pilot = pilotOf(state, config);

@@ -2,7 +2,8 @@
  * What an app holds, and the steps by which that changes: RELEASE, GRANT and DROP.
  *
  * Invariants
- * - One step at a time, in the order in which the agent asked.
+ * - One step at a time, in the order in which the agent asked; but a GRANT of the rotors waits for no other resource's
+ *   step: it comes before its turn only when whoever flew is dead.
  * - A RELEASED that did not reach the agent did not happen: the resource is used again.
  * - A resource counts as held from the moment its holder may act until its RELEASED is with the kernel.
  */
@@ -40,7 +41,10 @@ export class Steps {
   readonly #host: Host;
   readonly #owned = new Set<Resource>();
   #joining: { epoch: number; resource: Resource; joined: Joined } | undefined;
-  #running = false;
+  /** The resource of the step that is carried out. */
+  #running: Resource | undefined;
+  /** A grant of the rotors that overtook it. */
+  #urgent: Promise<void> | undefined;
   readonly #waiting: { step: Step; socket: AgentSocket }[] = [];
   /** Of each resource's last grant. */
   readonly #terms = new Map<Resource, Terms>();
@@ -105,23 +109,38 @@ export class Steps {
       this.#host.fault('UNEXPECTED_MESSAGE', `${this.#waiting.length} steps wait already`);
       return;
     }
+    const isUrgent = step.type === 'GRANT' && step.resource === 'rotors' && this.#urgent === undefined;
+    if (isUrgent && this.#running !== undefined && !this.#moves('rotors')) {
+      this.#urgent = this.#carryOut(step, socket).finally(() => {
+        this.#urgent = undefined;
+      });
+      return;
+    }
     this.#waiting.push({ step, socket });
-    if (!this.#running) void this.#run();
+    if (this.#running === undefined) void this.#run();
+  }
+
+  #moves(resource: Resource): boolean {
+    return this.#running === resource || this.#waiting.some(({ step }) => step.resource === resource);
   }
 
   /** The first step begins within the caller's turn: nothing waits between the socket and the holder. */
   async #run(): Promise<void> {
-    this.#running = true;
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
-      const { step, socket } = next;
-      try {
-        if (step.type === 'RELEASE') await this.#release(step, socket);
-        else await this.#grant(step, socket);
-      } catch (error) {
-        this.#host.fault(codeOf(error), `${step.type} of the ${step.resource}: ${textOf(error)}`);
-      }
+      this.#running = next.step.resource;
+      if (this.#urgent !== undefined) await this.#urgent;
+      await this.#carryOut(next.step, next.socket);
     }
-    this.#running = false;
+    this.#running = undefined;
+  }
+
+  async #carryOut(step: Step, socket: AgentSocket): Promise<void> {
+    try {
+      if (step.type === 'RELEASE') await this.#release(step, socket);
+      else await this.#grant(step, socket);
+    } catch (error) {
+      this.#host.fault(codeOf(error), `${step.type} of the ${step.resource}: ${textOf(error)}`);
+    }
   }
 
   async #release({ resource, epoch, deadlineMs }: Message<'RELEASE'>, socket: AgentSocket): Promise<void> {

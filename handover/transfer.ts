@@ -41,7 +41,9 @@ export const pilotOf = (state: State, config: Config): Role | null => {
     case 'granting': {
       const rotors = rotorsOf(config);
       if (rotors === undefined || state.resource === rotors) return null;
-      return state.left.includes(rotors) ? giverOf(state.direction) : takerOf(state.direction);
+      const role = state.left.includes(rotors) ? giverOf(state.direction) : takerOf(state.direction);
+      // At a first start there is no giver; nobody flies yet.
+      return state.fenced[role] ? null : role;
     }
     case 'probation':
       return 'candidate';

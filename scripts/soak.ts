@@ -1,45 +1,33 @@
 /**
- * `npm run soak [-- --minutes N]`: handover after handover until the time is over, 20 in a flight, each flight from an
- * empty device. Ends at the first broken promise, with its logs; status 0 only if there was none.
+ * `npm run soak [-- WHAT] [arguments]`: looks for broken promises until the count or the time is over; runs
+ * scripts/soak/WHAT.ts. Without a name: the fleet in virtual time.
  */
 import { spawn } from 'node:child_process';
+import { existsSync, readdirSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 
-const { values } = parseArgs({ options: { minutes: { type: 'string', default: '60' } } });
-const minutes = Number(values.minutes);
-if (!(minutes > 0 && minutes <= 10_080)) {
-  process.stderr.write('--minutes must be a number above 0, at most 10080 (a week)\n');
+const directory = join(PACKAGE_ROOT, 'scripts', 'soak');
+const given = process.argv.slice(2);
+const isNamed = given[0] !== undefined && !given[0].startsWith('-');
+const name = isNamed ? given[0] : 'fleet';
+const args = isNamed ? given.slice(1) : given;
+const program = join(directory, `${name}.ts`);
+if (!/^[a-z0-9-]+$/.test(name ?? '') || !existsSync(program)) {
+  const names = readdirSync(directory).filter((file) => file.endsWith('.ts'));
+  const there = names
+    .map((file) => file.slice(0, -'.ts'.length))
+    .filter((one) => !one.endsWith('-worker'))
+    .sort();
+  process.stderr.write(
+    `there is no soak "${name}"\nusage: npm run soak -- [${there.join(' | ')}] [arguments], --help for each\n`,
+  );
   process.exit(2);
 }
-const endMs = performance.now() + minutes * 60_000;
-const program = join(PACKAGE_ROOT, 'bench', 'handover.ts');
-let stopped = false;
-
-for (let flight = 1; performance.now() < endMs && !stopped; flight += 1) {
-  process.stdout.write(
-    `flight ${flight}, ${Math.ceil((endMs - performance.now()) / 60_000)} minutes to go\n`,
-  );
-  const status = await handovers();
-  if (status !== 0 && !stopped) {
-    process.stdout.write(`flight ${flight} broke a promise\n`);
-    process.exitCode = 1;
-    break;
-  }
-}
-
-function handovers(): Promise<number> {
-  const child = spawn(process.execPath, [program, '--count', '20'], { cwd: PACKAGE_ROOT, stdio: 'inherit' });
-  const stop = () => {
-    stopped = true;
-    child.kill('SIGTERM');
-  };
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, stop);
-  return new Promise((resolve) => {
-    child.once('exit', (code) => {
-      for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(name, stop);
-      resolve(code ?? 1);
-    });
-  });
-}
+const child = spawn(process.execPath, [program, ...args], { cwd: PACKAGE_ROOT, stdio: 'inherit' });
+process.on('SIGINT', () => {});
+for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+child.once('exit', (code, signal) => {
+  process.exitCode = code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
+});

@@ -6,7 +6,13 @@ import { createLog } from '#agent/log.ts';
 import { policyOf } from '#agent/policy.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, connectLines } from '#handover/lines.ts';
-import { type AgentMessage, PROTOCOL_VERSION, parseAgentMessage, RESOURCES } from '#handover/messages.ts';
+import {
+  type AgentMessage,
+  PROTOCOL_VERSION,
+  parseAgentMessage,
+  RESOURCES,
+  type Resource,
+} from '#handover/messages.ts';
 import type { AppId, Outcome, State } from '#handover/state.ts';
 import { cleanUp, directory, until } from './handover-kit.ts';
 
@@ -14,8 +20,17 @@ import { cleanUp, directory, until } from './handover-kit.ts';
 const ANSWER_MS = 20;
 const SPEAKS = { reads: [1], writes: 1 };
 
+interface Given {
+  /** The journal's. */
+  write: (state: State) => void;
+  resources: readonly Resource[];
+}
+
 /** Two apps that hold what they held; they look for the agent's socket, and find it at once or later. */
-const restarted = async (state: State) => {
+const restarted = async (
+  state: State,
+  { write = () => undefined, resources = RESOURCES }: Partial<Given> = {},
+) => {
   const path = directory();
   const ids: AppId[] = [];
   const fenced: AppId[] = [];
@@ -24,7 +39,7 @@ const restarted = async (state: State) => {
   const heard: Record<AppId, AgentMessage[]> = { v1: [], v2: [] };
   const coordinator = new Coordinator({
     socketPath: `${path}/s`,
-    journal: { value: state, damaged: null, write: () => undefined, close: () => undefined },
+    journal: { value: state, damaged: null, write, close: () => undefined },
     devices: {
       open: () => undefined,
       descriptors: () => [],
@@ -42,7 +57,7 @@ const restarted = async (state: State) => {
       },
       stop: () => Promise.resolve(),
     },
-    resources: RESOURCES,
+    resources,
     lock: createLock(`${path}/locks`),
     log: createLog('test', 'silent'),
     onReport: ({ type }) => reports.push(type),
@@ -55,6 +70,9 @@ const restarted = async (state: State) => {
       onMessage: (message, descriptors) => {
         closeAll(descriptors.values());
         heard[id]?.push(message);
+        const isAsked =
+          message.type === 'PREPARE' || (message.type === 'OFFER' && message.role === 'candidate');
+        if (isAsked) socket.send({ type: 'READY', epoch: message.epoch, cycles: 1_000, divergence: 0 });
         if (message.type === 'GRANT') {
           const { epoch, resource } = message;
           setTimeout(() => socket.send({ type: 'GRANTED', epoch, resource }), ANSWER_MS);
@@ -78,7 +96,7 @@ const restarted = async (state: State) => {
     socket.send({ type: 'HELLO', epoch, v: PROTOCOL_VERSION, app: 'hover', release: id, ...SPEAKS, holds });
   };
   const booting = coordinator.start(new Set(['v1', 'v2']));
-  return { booting, connect, fenced, outcomes, heard, reports };
+  return { coordinator, booting, connect, fenced, outcomes, heard, reports };
 };
 
 it('while apps connect again no deadline of its former life passes: the prior flies on, the candidate is fenced', async () => {
@@ -137,4 +155,58 @@ it('in probation V2 is watched at once, and V1 follows when the first cycles are
   expect(fenced).toEqual([]);
   expect(outcomes).toEqual([]);
   expect(reports).toContain('handover.committed');
+});
+
+it('a slow disk costs nobody his place: who is asked has his whole time from when he is asked', async () => {
+  const state: State = { phase: 'idle', epoch: 5, owner: 'v1', speaks: SPEAKS };
+  const slow = new Int32Array(new SharedArrayBuffer(4));
+  const { coordinator, booting, connect, fenced, heard } = await restarted(state, {
+    resources: ['camera'],
+    // Longer than the answer may take.
+    write: ({ phase }) =>
+      void (phase === 'releasing' && Atomics.wait(slow, 0, 0, LIMITS.otherReleaseMsMax + 100)),
+  });
+  connect('v1', ['camera']);
+  await booting;
+  coordinator.update('v2', policyOf({}));
+  connect('v2', []);
+  await until('V2 has it', () => heard.v2?.some(({ type }) => type === 'GRANT') === true);
+  expect(fenced).toEqual([]);
+  expect(heard.v1?.filter(({ type }) => type === 'RELEASE')).toHaveLength(1);
+});
+
+it('a candidate that is quicker than the engine is heard once it is known who it is', async () => {
+  const { coordinator, booting, connect, heard } = await restarted({
+    phase: 'idle',
+    epoch: 5,
+    owner: 'v1',
+    speaks: SPEAKS,
+  });
+  connect('v1', [...RESOURCES]);
+  await booting;
+  const started = coordinator.starting();
+  connect('v2', []);
+  // It has said HELLO, and the engine has not answered yet.
+  await new Promise((resolve) => setTimeout(resolve, 5 * ANSWER_MS));
+  expect(heard.v2).toEqual([]);
+  coordinator.update('v2', policyOf({}));
+  started();
+  await until('it is welcome', () => heard.v2?.some(({ type }) => type === 'OFFER') === true);
+  expect(heard.v2?.some(({ type }) => type === 'REVOKE')).toBe(false);
+});
+
+it('who was started in vain is turned away', async () => {
+  const { coordinator, booting, connect, heard } = await restarted({
+    phase: 'idle',
+    epoch: 5,
+    owner: 'v1',
+    speaks: SPEAKS,
+  });
+  connect('v1', [...RESOURCES]);
+  await booting;
+  const started = coordinator.starting();
+  connect('v2', []);
+  await new Promise((resolve) => setTimeout(resolve, 5 * ANSWER_MS));
+  started();
+  await until('it is told', () => heard.v2?.some(({ type }) => type === 'REVOKE') === true);
 });

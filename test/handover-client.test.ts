@@ -54,6 +54,26 @@ describe('the good path', () => {
     expect(session.epoch).toBe(2);
   });
 
+  it('whose prior dies while it takes something else: the rotors do not wait behind that', async () => {
+    const { app, holders, session } = await setUp();
+    let taken = (): void => {};
+    holders.connections.granting = new Promise((resolve) => {
+      taken = resolve;
+    });
+    app.send({ type: 'GRANT', epoch: 2, resource: 'connections', from: 'release', payload: null });
+    await until('it takes the connections', () => holders.connections.lines.length === 1);
+    app.send({ type: 'GRANT', epoch: 3, resource: 'rotors', from: 'snap', payload: null }, [
+      descriptor('rotors'),
+    ]);
+    expect((await app.next('GRANTED')).message).toMatchObject({ epoch: 3, resource: 'rotors' });
+    expect(session.owns('rotors')).toBe(true);
+    // What is asked of the rotors themselves keeps its order.
+    app.send({ type: 'RELEASE', epoch: 4, resource: 'rotors', deadlineMs: 50 });
+    taken();
+    expect((await app.next('GRANTED')).message).toMatchObject({ epoch: 2, resource: 'connections' });
+    expect((await app.next('RELEASED')).message).toMatchObject({ epoch: 4, resource: 'rotors' });
+  });
+
   it('of an update: follows the mirror until it has the rotors; the prior lets go, drops, retires', async () => {
     const { agent, path, app, holders, session, logs } = await setUp();
     let epoch = await own(app, ['camera', 'rotors']);

@@ -267,3 +267,14 @@ test('that an app refused an old line of ours is no failure of its', () => {
   expect(story.state.phase).toBe('releasing');
   expect(story.says('v2', { type: 'FAULT', code: 'CRASHED', text: '' }).asked).toEqual(['fence v2']);
 });
+
+test('at a first start nobody is watched who does not exist: a deadline that passed is not asked for again', () => {
+  const story = new Story();
+  story.state = { phase: 'idle', epoch: 0, owner: null, speaks: null };
+  story.happen({ type: 'update', candidate: 'v2', policy: policyOf({}) }).begun();
+  expect(story.state).toMatchObject({ phase: 'granting', resource: 'camera', prior: null });
+  // It takes its time with the camera, longer than anybody who flies may be silent.
+  story.wait(LIMITS.heartbeatMsMax + 1);
+  expect(story.state.phase).toBe('granting');
+  expect(deadlineMs(story.state, story.config)).toBeGreaterThan(story.nowMs);
+});

@@ -1,0 +1,44 @@
+/**
+ * The two slots of a journal's file: how a value is put into one, and which of two is the newest whole one.
+ *
+ * Invariant: a slot that was torn anywhere is not whole, and the other is never touched by the same write.
+ */
+import { crc32 } from 'node:zlib';
+
+/** Before each value: magic, CRC-32 of what follows it, sequence number, length; little-endian. */
+const HEADER_BYTES = 16;
+const MAGIC = 0x314a_444d; // "MDJ1"
+
+export interface Slot {
+  readonly sequence: number;
+  readonly text: string;
+}
+
+export const slotBytes = (bytesMax: number): number => HEADER_BYTES + bytesMax;
+
+/** Where the slot of that sequence number begins: in turn. */
+export const slotAt = (sequence: number, bytesMax: number): number => (sequence % 2) * slotBytes(bytesMax);
+
+export const encodeSlot = (sequence: number, body: Uint8Array): Buffer => {
+  const slot = Buffer.alloc(HEADER_BYTES + body.length);
+  slot.writeUInt32LE(MAGIC, 0);
+  slot.writeUInt32LE(sequence, 8);
+  slot.writeUInt32LE(body.length, 12);
+  slot.set(body, HEADER_BYTES);
+  slot.writeUInt32LE(crc32(slot.subarray(8)), 4);
+  return slot;
+};
+
+const readSlot = (slot: Buffer): Slot | undefined => {
+  const length = slot.readUInt32LE(12);
+  if (slot.readUInt32LE(0) !== MAGIC || length > slot.length - HEADER_BYTES) return undefined;
+  if (slot.readUInt32LE(4) !== crc32(slot.subarray(8, HEADER_BYTES + length))) return undefined;
+  return { sequence: slot.readUInt32LE(8), text: slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length) };
+};
+
+/** @param file both slots, `2 * slotBytes(bytesMax)` */
+export const newestSlot = (file: Buffer, bytesMax: number): Slot | undefined => {
+  const first = readSlot(file.subarray(0, slotBytes(bytesMax)));
+  const second = readSlot(file.subarray(slotBytes(bytesMax)));
+  return first && second ? (first.sequence > second.sequence ? first : second) : (first ?? second);
+};
