@@ -8,7 +8,7 @@
  */
 import { Battery } from '#device-sim/battery.ts';
 import { failsafeThrottles } from '#device-sim/failsafe.ts';
-import type { History } from '#device-sim/history.ts';
+import type { History, Ring } from '#device-sim/history.ts';
 import { Judge } from '#device-sim/judge.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import type { Parameters } from '#device-sim/parameters.ts';
@@ -41,6 +41,7 @@ export class Board {
   readonly #p: Parameters;
   readonly #truth: Truth;
   readonly #judge: Judge;
+  readonly #flight: Ring;
   readonly #state: State = createState();
   readonly #sensors: Sensors;
   readonly #telemetry: Telemetry;
@@ -69,6 +70,7 @@ export class Board {
     this.#p = parameters;
     this.#truth = truth;
     this.#judge = new Judge(history);
+    this.#flight = history.flight;
     this.#sensors = new Sensors(parameters, new Random(seed));
     if (signing !== undefined) {
       const now = (): number => signing.startTicks + Math.floor((this.#aliveUs - startUs) / 10);
@@ -122,6 +124,10 @@ export class Board {
     const tilt = tiltRad(x) * DEG;
     const rates = x.subarray(AT.rates, AT.rates + 3);
     this.#judge.sample(nowUs, rates, tilt, x[AT.position + 2] as number, lateUs, skippedTicks);
+    const { gyro, accelerometer } = this.#sensors;
+    const pose = x.subarray(AT.position, AT.attitude + 4);
+    const [throttles, { percent }] = [this.#throttles, this.#battery];
+    this.#flight.push(nowUs, this.#physicsUs, ...gyro, ...accelerometer, ...pose, ...throttles, percent);
     this.#publish();
     const bytes = this.#telemetry.frames(this.#ticks, this.#physicsUs, this.#sensors, {
       armed: this.#armed,

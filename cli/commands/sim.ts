@@ -2,9 +2,10 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { integer } from '#cli/commands/arguments.ts';
+import { simFlyCommand } from '#cli/commands/sim-fly.ts';
 
 interface Flags {
-  dir: string;
+  dir?: string;
   port: number;
   seed: number;
   camera: boolean;
@@ -12,15 +13,12 @@ interface Flags {
 }
 
 export function simCommand(): Command {
-  return new Command('sim')
+  const sim: Command = new Command('sim')
     .description(
       'A simulated quadrotor: MAVLink 2 on a pty at 250 Hz, two cameras, and a judge of what arrives.',
     )
-    .addOption(
-      new Option('--dir <path>', 'where rotors (pty) and camera (socket) appear')
-        .env('MIDAIR_DIR')
-        .makeOptionMandatory(),
-    )
+    // Not mandatory for commander: it would be for subcommands, too.
+    .addOption(new Option('--dir <path>', 'where rotors (pty) and camera (socket) appear').env('MIDAIR_DIR'))
     .addOption(
       new Option('--port <number>', 'of state, judge and trace on 127.0.0.1; 0: a free one')
         .argParser(integer)
@@ -44,6 +42,7 @@ Example:
   $ curl http://127.0.0.1:PORT/state`,
     )
     .action(async (flags: Flags) => {
+      if (flags.dir === undefined) sim.error("error: required option '--dir <path>' not specified");
       const { run } = await import('#device-sim/main.ts');
       await run({
         dir: resolve(flags.dir),
@@ -53,4 +52,5 @@ Example:
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
       });
     });
+  return sim.addCommand(simFlyCommand());
 }
