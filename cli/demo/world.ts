@@ -300,8 +300,12 @@ export class World {
    *
    * @throws WorldError `UPDATE_FAILED` with the device's own words, `TIMEOUT`
    */
-  async updated(release: string, onStage: (current: Current) => void = () => {}): Promise<Current> {
-    return this.until(`${release} to fly`, async () => {
+  async updated(
+    release: string,
+    onStage: (current: Current) => void = () => {},
+    msMax: number = LIMITS.updateMsMax,
+  ): Promise<Current> {
+    const flies = async () => {
       const current = await this.current();
       if (current === null) return undefined;
       onStage(current);
@@ -315,7 +319,8 @@ export class World {
       return update.status === 'done' && update.release === release && owner?.release === release
         ? current
         : undefined;
-    });
+    };
+    return this.until(`${release} to fly`, flies, msMax);
   }
 
   /** Waits until the drone hovers: high, slow and level for a while. */

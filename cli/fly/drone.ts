@@ -5,6 +5,7 @@
  */
 import type { Scope } from '#cli/demo/scope.ts';
 import { type Current, hoverOf, World } from '#cli/demo/world.ts';
+import { FLY } from '#cli/fly/limits.ts';
 import type { MachineUse } from '#cli/fly/machine.ts';
 import { Panel } from '#cli/fly/panel.ts';
 import { FlightRecorder } from '#cli/fly/recorder.ts';
@@ -37,6 +38,8 @@ export class Drone {
   readonly name: string;
   readonly world: World;
   readonly marks: Mark[] = [];
+  /** Steps of the handover, as the agent told them. */
+  readonly steps: Mark[] = [];
   /** What could not be done to it. */
   readonly troubles: string[] = [];
   /** By release: what its update has come to. */
@@ -80,7 +83,7 @@ export class Drone {
     await world.startSim(this.#simArguments());
     await this.#openWays();
     await this.startAgent();
-    await world.updated(release);
+    await world.updated(release, () => {}, FLY.firstInstallMsMax);
     const panel = await this.#options.scope.use(
       `${this.name}'s panel`,
       async () => new Panel(world.panelUrl, world.signal),

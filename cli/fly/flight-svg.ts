@@ -19,7 +19,7 @@ export interface FlightPicture {
 }
 
 const WIDTH = 960;
-const LEFT = 76;
+const LEFT = 92;
 const RIGHT = 690;
 const TOP = 96;
 const HEIGHT_LANE = 150;
@@ -85,7 +85,7 @@ export function flightSvg(picture: FlightPicture): string {
       const anchor = isLeft ? `x="${n(at - 5)}" text-anchor="end"` : `x="${n(at + 5)}"`;
       return (
         `<circle cx="${n(at)}" cy="${y - 4}" r="2.2" fill="${COLOR.dim}"/>` +
-        `<text ${anchor} y="${y}" font-size="11.5">${escaped(text)}</text>`
+        `<text ${anchor} y="${y}" font-size="11.5" paint-order="stroke" stroke="#ffffff" stroke-width="4">${escaped(text)}</text>`
       );
     }),
     ...path(picture, runs, colorOf),
@@ -154,7 +154,8 @@ function timeAxis(spanUs: number, x: (tUs: number) => number, startUs: number, b
   const spanS = spanUs / 1e6;
   const stepS = [1, 2, 5, 10, 20, 30, 60, 120].find((step) => spanS / step <= 12) ?? 300;
   const parts = [`<line x1="${LEFT}" x2="${RIGHT}" y1="${bottom}" y2="${bottom}" stroke="${COLOR.dim}"/>`];
-  for (let s = 0; s <= spanS; s += stepS) {
+  // The scale's own zero stands where 0 s would.
+  for (let s = stepS; s <= spanS; s += stepS) {
     const at = n(x(startUs + s * 1e6));
     parts.push(
       `<line x1="${at}" x2="${at}" y1="${bottom}" y2="${bottom + 5}" stroke="${COLOR.dim}"/>` +

@@ -324,6 +324,8 @@ export class Flight {
     const isBad = /failed|fault|takeover|aborting|failsafe|stale/.test(type);
     void drone.recorder.log('event', tUs, type, text, isBad ? 'warning' : 'info');
     const name = eventOf(type, data);
+    const step = stepOf(type, data);
+    if (step !== undefined) drone.steps.push({ tUs, text: step });
     if (isBad) this.#tell(drone, text);
     if (name === undefined || drone.ordered === undefined) return;
     const release = drone.ordered;
@@ -367,3 +369,14 @@ const EVENT_NAMES: Readonly<Record<string, EventName>> = {
 };
 const eventOf = (type: string, data: Record<string, unknown>): EventName | undefined =>
   type === 'handover.granted' && data.resource !== 'rotors' ? undefined : EVENT_NAMES[type];
+
+/** Of the many steps those that tell the story of the rotors. */
+const stepOf = (type: string, { resource }: Record<string, unknown>): string | undefined => {
+  if (type === 'handover.takeover') return 'the prior is dead';
+  if (type === 'handover.fault') return 'fault';
+  if (type === 'handover.release' && resource === 'camera') return 'RELEASE camera';
+  if (resource !== 'rotors') return undefined;
+  if (type === 'handover.release') return 'RELEASE rotors';
+  if (type === 'handover.grant') return 'GRANT rotors';
+  return type === 'handover.granted' ? 'GRANTED rotors' : undefined;
+};

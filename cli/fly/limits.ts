@@ -8,10 +8,12 @@ export const FLY = {
   lookMs: 200,
   /** Poses on the record: as fine as an eye can follow. The IMU is recorded at its own rate. */
   poseHz: 50,
-  /** Of the record: as much as is in memory until it is written. */
-  chunkBytes: 1024 * 1024,
+  /** Of the record: as much as is in memory until it is written, three seconds of a flight. */
+  chunkBytes: 256 * 1024,
   /** After the last thing that was to happen. */
   lingerMs: 3_000,
+  /** Several drones install the same release at once, from one disk: seconds here, a minute each on a busy machine. */
+  firstInstallMsMax: 300_000,
   /** For a manoeuvre to come to rest, or an update to its end. */
   settleMsMax: 90_000,
   /** Around a change of hands: from so many periods before to so many after. */

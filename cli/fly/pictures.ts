@@ -5,6 +5,7 @@ import { traceSvg } from '#cli/demo/trace-svg.ts';
 import type { Drone } from '#cli/fly/drone.ts';
 import { flightSvg } from '#cli/fly/flight-svg.ts';
 import { FLY } from '#cli/fly/limits.ts';
+import type { Change } from '#cli/fly/tape.ts';
 import { PERIOD_MS } from '#cli/limits.ts';
 
 export interface Pictures {
@@ -38,10 +39,19 @@ export const drawFlight = async (
       prior: nameOf(change.before),
       candidate: nameOf(change.after),
       missedCycles: judged.missedCycles,
+      title: titleOf(nameOf(change.before), nameOf(change.after), change),
+      events: drone.steps,
     });
     handovers.push(await draw(`${drone.name}-handover-${at + 1}`, svg));
   }
   return { flight, handovers };
+};
+
+const titleOf = (prior: string, candidate: string, { lastUs, firstUs, judged }: Change): string => {
+  const gapMs = ((firstUs - lastUs) / 1000).toFixed(2);
+  const { missedCycles } = judged;
+  const cycles = missedCycles === 1 ? '1 missed control cycle' : `${missedCycles} missed control cycles`;
+  return `${prior} to ${candidate}: ${gapMs} ms between two commands, ${cycles}`;
 };
 
 /** Loaded when there is something to draw: libvips is large. */
