@@ -57,7 +57,12 @@ export class PanelClient {
   static async connect(url: string, signal: AbortSignal): Promise<PanelClient> {
     const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/ws`);
     const client = new PanelClient(socket);
-    await once(socket, 'open', { signal });
+    try {
+      await once(socket, 'open', { signal });
+    } catch (error) {
+      client.close();
+      throw error;
+    }
     return client;
   }
 

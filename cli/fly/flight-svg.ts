@@ -14,6 +14,8 @@ export interface FlightPicture {
   changes: readonly Pick<Change, 'firstUs' | 'after' | 'before' | 'judged'>[];
   startUs: number;
   endUs: number;
+  /** Where the time is counted from, if not from the picture's beginning. */
+  zeroUs?: number;
   /** Of an epoch's owner. */
   nameOf: (epoch: number) => string;
 }
@@ -26,6 +28,8 @@ const HEIGHT_LANE = 150;
 const TILT_LANE = 60;
 const SPACE = 34;
 const MARK_ROW = 17;
+/** Of a wait on the ground, before the take-off: what is shown. */
+const GROUND_US = 4e6;
 const COLOR = { ink: '#1f2937', dim: '#6b7280', rule: '#e5e7eb', ground: '#9ca3af' };
 /** By the order in which owners appear. */
 const OWNERS = ['#2563eb', '#d9640b', '#7c3aed', '#0f766e', '#be185d'];
@@ -34,7 +38,8 @@ const PLACE = { x: 724, size: 212 };
 const n = (value: number) => String(Math.round(value * 100) / 100);
 const escaped = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
-export function flightSvg(picture: FlightPicture): string {
+export function flightSvg(whole: FlightPicture): string {
+  const picture = fromTakeoff(whole);
   const { points, startUs, endUs, title, nameOf } = picture;
   const spanUs = Math.max(1, endUs - startUs);
   const x = (tUs: number) => LEFT + ((tUs - startUs) / spanUs) * (RIGHT - LEFT);
@@ -79,7 +84,7 @@ export function flightSvg(picture: FlightPicture): string {
     }),
     ...lines(tiltLine, 1.4),
     ...lines(heightLine, 2.4),
-    ...timeAxis(spanUs, x, startUs, bottom),
+    ...timeAxis(spanUs, x, startUs, picture.zeroUs ?? startUs, bottom),
     ...marks.map(({ at, row, text, isLeft }) => {
       const y = bottom + 40 + row * MARK_ROW;
       const anchor = isLeft ? `x="${n(at - 5)}" text-anchor="end"` : `x="${n(at + 5)}"`;
@@ -94,6 +99,27 @@ export function flightSvg(picture: FlightPicture): string {
 ${parts.join('\n')}
 </svg>
 `;
+}
+
+/** A long wait on the ground is left out; what was done in it stands at the beginning, with how long before. */
+function fromTakeoff(picture: FlightPicture): FlightPicture {
+  const { startUs, points, marks } = picture;
+  const airborneUs = points.find(({ up }) => up > 0.1)?.tUs ?? startUs;
+  const fromUs = airborneUs - GROUND_US;
+  if (fromUs - startUs < GROUND_US) return picture;
+  const earlier = ({ tUs, text }: Mark): Mark => ({
+    tUs: fromUs,
+    text: `${text} (${((fromUs - tUs) / 1e6).toFixed(0)} s before)`,
+  });
+  return {
+    ...picture,
+    startUs: fromUs,
+    zeroUs: startUs,
+    points: points.filter(({ tUs }) => tUs >= fromUs),
+    marks: marks
+      .filter(({ text }) => text !== 'start')
+      .map((mark) => (mark.tUs < fromUs ? earlier(mark) : mark)),
+  };
 }
 
 interface Run {
@@ -150,13 +176,19 @@ function niceCeiling(value: number): number {
   return ([1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value) ?? 10) * power;
 }
 
-function timeAxis(spanUs: number, x: (tUs: number) => number, startUs: number, bottom: number): string[] {
-  const spanS = spanUs / 1e6;
-  const stepS = [1, 2, 5, 10, 20, 30, 60, 120].find((step) => spanS / step <= 12) ?? 300;
+function timeAxis(
+  spanUs: number,
+  x: (tUs: number) => number,
+  startUs: number,
+  zeroUs: number,
+  bottom: number,
+): string[] {
+  const stepS = [1, 2, 5, 10, 20, 30, 60, 120].find((step) => spanUs / 1e6 / step <= 12) ?? 300;
   const parts = [`<line x1="${LEFT}" x2="${RIGHT}" y1="${bottom}" y2="${bottom}" stroke="${COLOR.dim}"/>`];
-  // The scale's own zero stands where 0 s would.
-  for (let s = stepS; s <= spanS; s += stepS) {
-    const at = n(x(startUs + s * 1e6));
+  const [fromS, toS] = [(startUs - zeroUs) / 1e6, (startUs + spanUs - zeroUs) / 1e6];
+  // The scale's own zero stands where the first would.
+  for (let s = Math.floor(fromS / stepS + 1) * stepS; s <= toS; s += stepS) {
+    const at = n(x(zeroUs + s * 1e6));
     parts.push(
       `<line x1="${at}" x2="${at}" y1="${bottom}" y2="${bottom + 5}" stroke="${COLOR.dim}"/>` +
         `<text x="${at}" y="${bottom + 18}" text-anchor="middle" font-size="11" fill="${COLOR.dim}">${s} s</text>`,

@@ -289,7 +289,8 @@ export class Flight {
     const rows: Row[] = [];
     for (const drone of this.drones) {
       drone.current = watch.device(drone.world.device)?.current ?? drone.current;
-      await drone.panel.open().catch(() => undefined);
+      // Not waited for: what is looked at goes on.
+      void drone.panel.open().catch(() => undefined);
       rows.push(await this.#row(drone));
     }
     this.#options.show.table((performance.now() - this.#startMs) / 1000, rows);

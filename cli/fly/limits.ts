@@ -15,7 +15,7 @@ export const FLY = {
   /** Several drones install the same release at once, from one disk: seconds here, a minute each on a busy machine. */
   firstInstallMsMax: 300_000,
   /** For a manoeuvre to come to rest, or an update to its end. */
-  settleMsMax: 90_000,
+  settleMsMax: 240_000,
   /** Around a change of hands: from so many periods before to so many after. */
   periodsBefore: 2,
   periodsAfter: 5,

@@ -22,7 +22,9 @@ export class Panel {
   async open(): Promise<PanelClient> {
     const last = this.#clients.at(-1);
     if (last?.isOpen) return last;
-    this.#opening ??= PanelClient.connect(this.#url, this.#signal)
+    // Where nobody flies any more the agent still listens, and nobody answers.
+    const inTime = AbortSignal.any([this.#signal, AbortSignal.timeout(FLY.askMsMax)]);
+    this.#opening ??= PanelClient.connect(this.#url, inTime)
       .then((client) => {
         this.#clients.push(client);
         return client;
