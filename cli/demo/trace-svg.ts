@@ -175,8 +175,13 @@ function eventLane(
       `<text ${place} y="${y}" font-size="11">${escaped(text)}</text>`
     );
   });
-  if (parts.length > 0) parts.unshift(`<text x="16" y="${top + 12}" font-weight="600">agent</text>`);
-  return { height: parts.length === 0 ? 0 : ends.length * EVENT_ROW + 12, parts };
+  if (parts.length === 0) return { height: 0, parts };
+  // It tells after it has acted: under load some milliseconds after.
+  parts.unshift(
+    `<text x="16" y="${top + 12}" font-weight="600">agent</text>`,
+    `<text x="16" y="${top + 26}" font-size="11" fill="${COLOR.dim}">as it told</text>`,
+  );
+  return { height: Math.max(2, ends.length) * EVENT_ROW + 12, parts };
 }
 
 function timeAxis(
