@@ -33,8 +33,26 @@ const traceSchema = v.object({
   ),
 });
 
+const numbers = v.array(v.number());
+const flightSchema = v.object({
+  samples: v.array(
+    v.object({
+      tUs: v.number(),
+      imuUs: v.number(),
+      gyro: numbers,
+      accelerometer: numbers,
+      position: numbers,
+      velocity: numbers,
+      attitude: numbers,
+      throttles: numbers,
+      batteryPercent: v.number(),
+    }),
+  ),
+});
+
 export type Judged = v.InferOutput<typeof judgeSchema>;
 export type Trace = v.InferOutput<typeof traceSchema>;
+export type FlightSample = v.InferOutput<typeof flightSchema>['samples'][number];
 
 export class SimClient {
   readonly url: string;
@@ -59,8 +77,24 @@ export class SimClient {
     return v.parse(traceSchema, await this.#get(`/trace?fromUs=${fromUs}&toUs=${toUs}`));
   }
 
-  async #get(path: string): Promise<unknown> {
-    const response = await fetch(this.url + path, { signal: AbortSignal.timeout(LIMITS.requestMsMax) });
+  /** Every tick: what the board measured, and what was true. */
+  async flight(fromUs: number, toUs: number): Promise<FlightSample[]> {
+    return v.parse(flightSchema, await this.#get(`/flight?fromUs=${fromUs}&toUs=${toUs}`)).samples;
+  }
+
+  async setBattery(percent: number): Promise<void> {
+    await this.#get('/battery', { percent });
+  }
+
+  async #get(path: string, post?: object): Promise<unknown> {
+    const response = await fetch(this.url + path, {
+      signal: AbortSignal.timeout(LIMITS.requestMsMax),
+      ...(post && {
+        method: 'POST',
+        headers: { 'content-type': 'application/json' },
+        body: JSON.stringify(post),
+      }),
+    });
     const body: unknown = await response.json();
     if (!response.ok)
       throw new Error(`the simulator answers ${response.status} to ${path}: ${JSON.stringify(body)}`);

@@ -1,7 +1,7 @@
 /**
  * The simulator's HTTP API: the truth and the verdict, for people, tests and the demo.
  *
- * GET /state, GET /judge?fromUs=&toUs=, GET /trace?fromUs=&toUs=, GET /camera, POST /battery {percent}.
+ * GET /state, GET /judge?fromUs=&toUs=, GET /trace?fromUs=&toUs=, GET /flight?fromUs=&toUs=, GET /camera, POST /battery {percent}.
  * Invariant: reads what the board left in shared memory; the only thing that goes the other way is the battery.
  * Times are CLOCK_MONOTONIC, us; both are optional: from the oldest kept (two minutes) to now.
  */
@@ -13,7 +13,7 @@ import { CAMERA, CAMERA_KINDS } from '#device-sim/camera.ts';
 import type { History } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import { AT, eulerDeg, tiltRad } from '#device-sim/physics.ts';
-import { summarise, trace } from '#device-sim/summary.ts';
+import { flight, summarise, trace } from '#device-sim/summary.ts';
 import { TRUTH, type Truth } from '#device-sim/truth.ts';
 
 export interface ApiOptions {
@@ -133,6 +133,7 @@ export const createApi = ({
   app.get('/state', (c) => c.json(stateOf(truth.read(), board)));
   app.get('/judge', (c) => c.json(summarise(history, ...span(c.req.query()), cycleUs)));
   app.get('/trace', (c) => c.json(trace(history, ...span(c.req.query()))));
+  app.get('/flight', (c) => c.json({ samples: flight(history, ...span(c.req.query())) }));
   app.get('/camera', (c) => c.json(cameraOf(counts)));
   const small = bodyLimit({
     maxSize: LIMITS.httpBodyBytesMax,
@@ -144,7 +145,7 @@ export const createApi = ({
     setBattery(percent);
     return c.json({ percent });
   });
-  const routes = 'GET /state, /judge, /trace, /camera, POST /battery';
+  const routes = 'GET /state, /judge, /trace, /flight, /camera, POST /battery';
   app.notFound((c) => c.json({ code: 'NOT_FOUND', error: `there is ${routes}` }, 404));
   app.onError((error, c) => {
     if (error instanceof BadRequest) return c.json({ code: 'INVALID_REQUEST', error: error.message }, 400);

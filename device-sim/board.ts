@@ -8,7 +8,7 @@
 import { Surroundings } from '#device-sim/air.ts';
 import { createProfile } from '#device-sim/boards/index.ts';
 import type { BoardName, Profile } from '#device-sim/boards/profile.ts';
-import type { History } from '#device-sim/history.ts';
+import type { History, Ring } from '#device-sim/history.ts';
 import { Judge } from '#device-sim/judge.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 import type { Parameters } from '#device-sim/parameters.ts';
@@ -50,6 +50,7 @@ export class Board {
   readonly #kind: BoardName;
   readonly #truth: Truth;
   readonly #judge: Judge;
+  readonly #flight: Ring;
   readonly #state: State = createState();
   readonly #sensors: Sensors;
   readonly #vehicle: Vehicle;
@@ -80,6 +81,7 @@ export class Board {
     this.#p = parameters;
     this.#truth = truth;
     this.#judge = new Judge(history);
+    this.#flight = history.flight;
     this.#sensors = new Sensors(parameters, new Random(seed));
     this.#surroundings = new Surroundings(parameters, seed, wind);
     this.#vehicle = new Vehicle({
@@ -145,6 +147,10 @@ export class Board {
     const tilt = tiltRad(x) * DEG;
     const rates = x.subarray(AT.rates, AT.rates + 3);
     this.#judge.sample(nowUs, rates, tilt, x[AT.position + 2] as number, lateUs, skippedTicks);
+    const { gyro, accelerometer } = this.#sensors;
+    const pose = x.subarray(AT.position, AT.attitude + 4);
+    const [{ throttles }, { percent }] = [this.#vehicle, this.#surroundings.battery];
+    this.#flight.push(nowUs, this.#physicsUs, ...gyro, ...accelerometer, ...pose, ...throttles, percent);
     this.#publish();
     this.#ticks += 1;
     if (nowUs < this.#bootedUs) return NOTHING;

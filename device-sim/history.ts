@@ -72,6 +72,22 @@ export const SAMPLE = {
   length: 8,
 } as const;
 
+/** What the board measured and what was true, once a tick: for whoever records the flight. SI, NED and FRD. */
+export const FLIGHT = {
+  tUs: 0,
+  /** Of the IMU sample: what the command that answers it carries back. */
+  imuUs: 1,
+  gyro: 2,
+  accelerometer: 5,
+  position: 8,
+  velocity: 11,
+  /** w, x, y, z: body to world. */
+  attitude: 14,
+  throttles: 18,
+  batteryPercent: 22,
+  length: 23,
+} as const;
+
 /** What a command was, or that there was none; or why a frame did not pass the signing. */
 export const KINDS = [
   ...(['fresh', 'doubled', 'stale', 'ignored', 'invalid', 'silence'] as const),
@@ -83,6 +99,7 @@ export interface HistoryMemory {
   readonly commands: SharedArrayBuffer;
   readonly samples: SharedArrayBuffer;
   readonly failsafes: SharedArrayBuffer;
+  readonly flight: SharedArrayBuffer;
   readonly open: SharedArrayBuffer;
 }
 
@@ -92,6 +109,7 @@ export interface History {
   readonly samples: Ring;
   /** One column: when. */
   readonly failsafes: Ring;
+  readonly flight: Ring;
   /** [0]: arrival of the last fresh command (us) while more are expected, else NaN. */
   readonly open: Float64Array;
 }
@@ -101,6 +119,7 @@ export const createHistory = (memory?: HistoryMemory): History => {
     commands: Ring.allocate(LIMITS.commandsMax, COMMAND.length),
     samples: Ring.allocate(LIMITS.samplesMax, SAMPLE.length),
     failsafes: Ring.allocate(LIMITS.failsafesMax, 1),
+    flight: Ring.allocate(LIMITS.samplesMax, FLIGHT.length),
     open: new SharedArrayBuffer(8),
   };
   const open = new Float64Array(shared.open);
@@ -110,6 +129,7 @@ export const createHistory = (memory?: HistoryMemory): History => {
     commands: new Ring(shared.commands, LIMITS.commandsMax),
     samples: new Ring(shared.samples, LIMITS.samplesMax),
     failsafes: new Ring(shared.failsafes, LIMITS.failsafesMax),
+    flight: new Ring(shared.flight, LIMITS.samplesMax),
     open,
   };
 };

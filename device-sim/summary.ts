@@ -4,7 +4,7 @@
  * Invariant: derived from the history alone; both ends of a span are inclusive; nothing is smoothed or left out. The
  * board's own lateness is reported beside the gaps, never subtracted from them.
  */
-import { COMMAND, type History, KINDS, type Kind, SAMPLE } from '#device-sim/history.ts';
+import { COMMAND, FLIGHT, type History, KINDS, type Kind, SAMPLE } from '#device-sim/history.ts';
 import { LIMITS } from '#device-sim/limits.ts';
 
 export interface Summary {
@@ -193,4 +193,40 @@ export const trace = (history: History, fromUs: number, toUs: number): Trace => 
     });
   }
   return out;
+};
+
+export interface FlightSample {
+  tUs: number;
+  imuUs: number;
+  /** Measured: rad/s and m/s^2, body. */
+  gyro: number[];
+  accelerometer: number[];
+  /** True: m, m/s (NED), and w, x, y, z. */
+  position: number[];
+  velocity: number[];
+  attitude: number[];
+  throttles: number[];
+  batteryPercent: number;
+}
+
+/** Every tick of a span. */
+export const flight = ({ flight: ring }: History, fromUs: number, toUs: number): FlightSample[] => {
+  const samples: FlightSample[] = [];
+  const [first, end] = ring.between(fromUs, toUs);
+  for (let i = first; i < end; i += 1) {
+    const some = (at: number, length: number): number[] =>
+      Array.from({ length }, (_, column) => ring.get(i, at + column));
+    samples.push({
+      tUs: ring.get(i, FLIGHT.tUs),
+      imuUs: ring.get(i, FLIGHT.imuUs),
+      gyro: some(FLIGHT.gyro, 3),
+      accelerometer: some(FLIGHT.accelerometer, 3),
+      position: some(FLIGHT.position, 3),
+      velocity: some(FLIGHT.velocity, 3),
+      attitude: some(FLIGHT.attitude, 4),
+      throttles: some(FLIGHT.throttles, 4),
+      batteryPercent: ring.get(i, FLIGHT.batteryPercent),
+    });
+  }
+  return samples;
 };

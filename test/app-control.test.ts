@@ -1,7 +1,15 @@
 /** The example app's flight, closed over the simulator's physics without processes, clocks or links. */
 import { describe, expect, it } from 'vitest';
-import { type ControllerState, dtOf, type Sample, START, step } from '#apps/drone/flight/control.ts';
-import { HOVER, LIMITS } from '#apps/drone/flight/limits.ts';
+import {
+  ask,
+  type ControllerState,
+  dtOf,
+  type Request,
+  type Sample,
+  START,
+  step,
+} from '#apps/drone/flight/control.ts';
+import { HOVER, LIMITS, type Setpoint } from '#apps/drone/flight/limits.ts';
 import { lead, mix } from '#apps/drone/flight/mixer.ts';
 import { parseState } from '#apps/drone/flight/state.ts';
 import {
@@ -38,7 +46,12 @@ class Flight {
   #attitude: Sample['attitude'] = null;
   #command: Motors = [0, 0, 0, 0];
 
-  constructor(seed: number) {
+  readonly places: Vector[] = [];
+  readonly targets: ControllerState['target'][] = [];
+  readonly #setpoint: Setpoint;
+
+  constructor(seed: number, setpoint: Setpoint = HOVER) {
+    this.#setpoint = setpoint;
     this.#sensors = new Sensors(PARAMETERS, new Random(seed));
   }
 
@@ -60,7 +73,12 @@ class Flight {
       };
       const [w, x, y, z] = this.#sensors.attitude as unknown as [number, number, number, number];
       this.#attitude = [w, x, y, z];
-      const [state, motors] = step(this.controller, sample, HOVER, dtOf(this.controller, sample.imuUs));
+      const [state, motors] = step(
+        this.controller,
+        sample,
+        this.#setpoint,
+        dtOf(this.controller, sample.imuUs),
+      );
       this.controller = state;
       this.motors.push(motors);
       for (let ms = 0; ms < 4; ms += 1) {
@@ -73,7 +91,15 @@ class Flight {
       }
       this.tiltDeg.push(tiltRad(truth.x) * degrees);
       this.heightM.push(-(truth.x[AT.position + 2] as number));
+      this.places.push(three(truth.x, AT.position));
+      this.targets.push(this.controller.target);
     }
+    return this;
+  }
+  ask(request: Request): this {
+    const asked = ask(this.controller, request);
+    if (typeof asked === 'string') throw new Error(asked);
+    this.controller = asked;
     return this;
   }
   #true(): Quaternion {
@@ -151,6 +177,98 @@ describe('flight', () => {
   });
 });
 
+describe('what a pilot asks for', () => {
+  const waiting = (seed: number) => new Flight(seed, { altitudeM: null }).fly(1);
+  const high = (seed: number) => waiting(seed).ask({ type: 'takeoff', upM: 5 }).fly(11);
+
+  it('stands until it is asked to take off, and is told why when it is asked for something else', () => {
+    const flight = waiting(21).fly(2);
+    expect(flight.controller.phase).toBe('stand');
+    expect(flight.motors.every((motors) => motors.every((motor) => motor === 0))).toBe(true);
+    expect(() => flight.ask({ type: 'land' })).toThrow('it does not fly (stand)');
+    flight.ask({ type: 'takeoff', upM: 5 }).fly(1);
+    expect(() => flight.ask({ type: 'hover' })).toThrow('only just taking off');
+    flight.fly(10);
+    expect(flight.controller.phase).toBe('hover');
+    expect(flight.heightM.at(-1)).toBeCloseTo(5, 1);
+    expect(Math.max(...flight.heightM)).toBeLessThan(5.12);
+    expect(() => flight.ask({ type: 'takeoff', upM: 5 })).toThrow('does not stand on the ground');
+  });
+
+  it.each(seeds)('goes to a place, straight and without overshoot, and stays there (seed %i)', (seed) => {
+    const flight = high(seed).ask({ type: 'goto', northM: 10, eastM: -4, upM: 3, speedMS: 2 }).fly(13);
+    for (const [north, east, down] of flight.last(flight.places, 1)) {
+      expect(Math.hypot(north - 10, east + 4)).toBeLessThan(0.15);
+      expect(-down).toBeCloseTo(3, 1);
+    }
+    expect(Math.max(...flight.places.map(([north]) => north))).toBeLessThan(10.4);
+    expect(Math.max(...flight.tiltDeg)).toBeLessThan(20);
+  });
+
+  it('flies a circle at its speed, leaning into it, without losing height', () => {
+    const flight = high(23).ask({ type: 'circle', radiusM: 3, speedMS: 2.5 }).fly(16);
+    const [centre] = [3];
+    for (const [north, east] of flight.last(flight.places, 8)) {
+      expect(Math.abs(Math.hypot(north - centre, east) - 3)).toBeLessThan(0.4);
+    }
+    const tilt = flight.last(flight.tiltDeg, 8);
+    expect(Math.min(...tilt)).toBeGreaterThan(10);
+    expect(Math.max(...tilt)).toBeLessThan(25);
+    for (const height of flight.last(flight.heightM, 8)) expect(Math.abs(height - 5)).toBeLessThan(0.2);
+  });
+
+  it('lands, stands, and takes off again', () => {
+    const flight = high(24).ask({ type: 'land' }).fly(14);
+    expect(flight.controller.phase).toBe('stand');
+    expect(flight.motors.at(-1)).toEqual([0, 0, 0, 0]);
+    flight.ask({ type: 'takeoff', upM: 2 }).fly(8);
+    expect(flight.controller.phase).toBe('hover');
+    expect(flight.heightM.at(-1)).toBeCloseTo(2, 1);
+  });
+
+  it('never lets its setpoint jump, whatever is asked, and when', () => {
+    const random = new Random(25);
+    const flight = high(25);
+    const any = (low: number, high: number) => low + (high - low) * random.uniform();
+    for (let i = 0; i < 40; i += 1) {
+      const requests: Request[] = [
+        { type: 'goto', northM: any(-8, 8), eastM: any(-8, 8), upM: any(2, 6), speedMS: any(0.5, 3) },
+        { type: 'circle', radiusM: any(3, 5), speedMS: any(0.5, 3) },
+        { type: 'hover' },
+      ];
+      flight.ask(requests[i % 3] as Request).fly(any(0.1, 2));
+    }
+    const { targets } = flight;
+    for (let i = 1; i < targets.length; i += 1) {
+      const [a, b] = [targets[i - 1], targets[i]] as [ControllerState['target'], ControllerState['target']];
+      if (a.velocity[2] === 0 && Math.hypot(...a.velocity) === 0) continue;
+      const change = Math.hypot(...a.velocity.map((one, axis) => one - (b.velocity[axis] as number)));
+      // 0.1 m/s is where a target is taken to have arrived.
+      expect(change).toBeLessThan(0.1);
+      expect(Math.hypot(...a.place.map((one, axis) => one - (b.place[axis] as number)))).toBeLessThan(0.02);
+    }
+    expect(Math.max(...flight.tiltDeg)).toBeLessThan(32);
+  });
+
+  it('refuses a circle that is too tight for its speed, and says by how much', () => {
+    expect(() => high(26).ask({ type: 'circle', radiusM: 1, speedMS: 3 })).toThrow(
+      '3 m/s around 1 m asks for 9.0 m/s², at most 3',
+    );
+  });
+
+  it.each<Request>([
+    { type: 'goto', northM: 6, eastM: 6, upM: 4, speedMS: 2 },
+    { type: 'circle', radiusM: 3, speedMS: 2.5 },
+    { type: 'land' },
+  ])('on its way it goes through JSON and goes on bit by bit: %j', (request) => {
+    const [straight, resumed] = [high(27).ask(request).fly(2), high(27).ask(request).fly(2)];
+    resumed.controller = parseState(JSON.parse(JSON.stringify(resumed.controller)));
+    straight.fly(4);
+    resumed.fly(4);
+    expect(JSON.stringify(resumed.controller)).toBe(JSON.stringify(straight.controller));
+  });
+});
+
 describe('controller state', () => {
   it.each([0.2, 1.5, 4, 8])('goes through JSON after %d s and goes on bit by bit', (seconds) => {
     const [straight, resumed] = [new Flight(11), new Flight(11)];
@@ -176,7 +294,8 @@ describe('controller state', () => {
       { ...good, phase: 'dance' },
       { ...good, thrust: [1, 1, 1] },
       { ...good, yawRad: Number.NaN },
-      { ...good, target: [0, 0, 1e12] },
+      { ...good, target: { ...good.target, place: [0, 0, 1e12] } },
+      { ...good, goal: { type: 'somewhere' } },
       { ...good, estimate: { ...good.estimate, attitude: 'up' } },
     ];
     for (const state of bad) expect(() => parseState(state)).toThrowError(/^STATE_UNREADABLE/);

@@ -1,5 +1,6 @@
 /** The example app's control loop on its link: what comes in as bytes, what goes out, and the candidate's shadow of it. */
 import { describe, expect, it } from 'vitest';
+import type { Request } from '#apps/drone/flight/control.ts';
 import { HOVER } from '#apps/drone/flight/limits.ts';
 import { Loop } from '#apps/drone/flight/loop.ts';
 import { follow, shadow } from '#apps/drone/flight/warmup.ts';
@@ -20,6 +21,8 @@ class Board {
   readonly #parser = new Parser();
   readonly commands: Command[] = [];
   readonly sequences: number[] = [];
+  /** Where the one that flies said it is to be, since the last look. */
+  told: Fields<'POSITION_TARGET_LOCAL_NED'>[] = [];
   heartbeats = 0;
   ticks = 0;
   #motors: readonly number[] = [0, 0, 0, 0];
@@ -87,6 +90,7 @@ class Board {
     for (const frame of this.#parser.read(bytes)) {
       this.sequences.push(frame.sequence);
       if (frame.name === 'HEARTBEAT') this.heartbeats += 1;
+      if (frame.name === 'POSITION_TARGET_LOCAL_NED') this.told.push(frame.fields);
       if (frame.name !== 'HIL_ACTUATOR_CONTROLS') continue;
       this.commands.push(frame.fields);
       this.#motors = frame.fields.controls.slice(0, 4);
@@ -184,10 +188,17 @@ describe('the shadow', () => {
   const BOUNDS = { cyclesMin: 250, divergenceMax: 0.1 };
 
   /** A prior in flight; gives records as the mirror would, until `cycles` have gone by. */
-  async function* mirrored(board: Board, cycles: number, change = (motors: number[]): number[] => motors) {
+  async function* mirrored(
+    board: Board,
+    cycles: number,
+    change = (motors: number[]): number[] => motors,
+    request?: Request,
+  ) {
     const prior = new Writer({ systemId: 1, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
     const loop = owner(board);
     for (let tick = 0; tick < 2_000; tick += 1) loop.read(board.tick());
+    if (request !== undefined) expect(loop.ask(request)).toBe(undefined);
+    board.told = [];
     for (let tick = 0; tick < cycles; tick += 1) {
       const bytes = Buffer.from(board.tick());
       loop.read(bytes);
@@ -195,6 +206,12 @@ describe('the shadow', () => {
       const out = prior.encode('HIL_ACTUATOR_CONTROLS', { ...command, controls: change(command.controls) });
       yield { kind: 'in' as const, bytes };
       yield { kind: 'out' as const, bytes: Buffer.from(out) };
+      for (const told of board.told.splice(0)) {
+        yield {
+          kind: 'out' as const,
+          bytes: Buffer.from(prior.encode('POSITION_TARGET_LOCAL_NED', told)),
+        };
+      }
     }
   }
   const asMirror = (records: AsyncGenerator<{ kind: 'in' | 'out'; bytes: Buffer }>, available = true) =>
@@ -213,6 +230,18 @@ describe('the shadow', () => {
     expect(divergence).toBeGreaterThan(0);
     expect(divergence).toBeLessThan(0.03);
     expect(board.commands.every(({ flags }) => flags === 7)).toBe(true);
+  });
+
+  it.each<Request>([
+    { type: 'goto', northM: 8, eastM: -3, upM: 4, speedMS: 2 },
+    { type: 'circle', radiusM: 3, speedMS: 2.5 },
+    { type: 'land' },
+  ])('follows a prior that is on its way: %j', async (request) => {
+    const loop = new Loop(HOVER);
+    const moving = mirrored(new Board(), 500, (motors) => motors, request);
+    const readiness = await shadow(loop, asMirror(moving), new AbortController().signal, BOUNDS);
+    expect(readiness.cycles).toBe(BOUNDS.cyclesMin);
+    expect(loop.state.goal).toEqual({ type: 'told' });
   });
 
   it('sees that a prior does something else', async () => {

@@ -54,7 +54,9 @@ test('the picture says the gap, marks it to scale, and draws every fresh command
   if (change === undefined) throw new Error('no change');
   const svg = traceSvg({ trace, ...change, prior: 'v1', candidate: 'v2', missedCycles: 2, periodMs: 4 });
   expect(svg).toContain('12.00 ms between two commands, 2 missed control cycles');
-  expect(svg.match(/stroke-width="1.6"/g)).toHaveLength(100);
+  // And the stale one, which stands out.
+  expect(svg.match(/stroke-width="1.6"/g)).toHaveLength(101);
+  expect(svg.match(/stroke="#dc2626"/g)).toHaveLength(1);
   const band = /<rect x="[\d.]+" y="\d+" width="([\d.]+)" height="\d+" fill="#fde68a"/.exec(svg);
   const spanMs = (99 * PERIOD_US) / 1000;
   expect(Number(band?.[1])).toBeCloseTo((12 / spanMs) * (960 - 92 - 24), 0);
@@ -73,5 +75,32 @@ test('names are escaped, and few samples do no harm', () => {
     periodMs: 4,
   });
   expect(svg).not.toContain('<v1>');
+  expect(svg).not.toMatch(/NaN|undefined|Infinity/);
+});
+
+test('what the agent did stands below, within the picture, no two words on one place', () => {
+  const trace = flight(4_060);
+  const change = ownerChange(trace);
+  if (change === undefined) throw new Error('no change');
+  const { firstUs } = change;
+  const events = [
+    ...Array.from({ length: 4 }, (_, i) => ({ tUs: firstUs - 10_000 + 1_000 * i, text: `step <${i}>` })),
+    { tUs: START_US + 99 * PERIOD_US - 1_000, text: 'at the very end of it' },
+    { tUs: START_US - 1, text: 'long before' },
+  ];
+  const picture = { trace, ...change, prior: 'v1', candidate: 'v2', missedCycles: 0, periodMs: 4 };
+  const svg = traceSvg({ ...picture, title: 'v1 & v2', events });
+  expect(svg).toContain('v1 &#38; v2');
+  expect(svg).not.toContain('long before');
+  const words = [
+    ...svg.matchAll(/<text x="([\d.]+)"( text-anchor="end")? y="([\d.]+)" font-size="11">([^<]+)</g),
+  ];
+  expect(words.map(([, , , , text]) => text)).toEqual([
+    ...Array.from({ length: 4 }, (_, i) => `step &#60;${i}&#62;`),
+    'at the very end of it',
+  ]);
+  expect(new Set(words.slice(0, 4).map(([, , , y]) => y)).size).toBe(4);
+  // Written towards the left, so that it does not leave the picture.
+  expect(words[4]?.[2]).toBeDefined();
   expect(svg).not.toMatch(/NaN|undefined|Infinity/);
 });

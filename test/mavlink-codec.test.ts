@@ -187,6 +187,28 @@ const GOLDEN: { [N in MessageName]: { sequence: number; fields: FieldsToSend<N>;
       'fd3d0000ff0101690000141a99be1c0000000000003f000000bf00001cc10000003e00000000000080bf' +
       '0000803e000000000000003f00507d4400000000000048410000c8413f2794',
   },
+  POSITION_TARGET_LOCAL_NED: {
+    sequence: 7,
+    fields: {
+      time_boot_ms: 123456,
+      coordinate_frame: 1,
+      type_mask: 2048,
+      x: 1.5,
+      y: -2.25,
+      z: -5,
+      vx: 0.5,
+      vy: 0,
+      vz: -0.125,
+      afx: 0.25,
+      afy: -0.5,
+      afz: 0,
+      yaw: 3.5,
+      yaw_rate: 0,
+    },
+    frame:
+      'fd33000007010155000040e201000000c03f000010c00000a0c00000003f00000000000000be0000803e000000bf' +
+      '0000000000006040000000000008015822',
+  },
   EXTENDED_SYS_STATE: {
     sequence: 4,
     fields: { vtol_state: 1, landed_state: 2 },
@@ -205,6 +227,7 @@ test('CRC_EXTRA, computed from the definitions, is the published one', () => {
     SET_ATTITUDE_TARGET: 49,
     SET_POSITION_TARGET_LOCAL_NED: 143,
     COMMAND_ACK: 143,
+    POSITION_TARGET_LOCAL_NED: 140,
     HIL_ACTUATOR_CONTROLS: 47,
     HIGHRES_IMU: 93,
     EXTENDED_SYS_STATE: 130,

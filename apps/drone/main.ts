@@ -1,5 +1,5 @@
 /**
- * A drone that hovers, and a panel to watch it: the example app.
+ * A drone that hovers and goes where it is sent, and a panel to watch it and send it: the example app.
  *
  * Invariant: opens no device and no port of its own. What it flies, sees and serves with is granted to it over the
  * handover socket, by the agent or by the version before it, and goes on to the version after it.
@@ -13,28 +13,38 @@ import { createRotors } from './flight/rotors.ts';
 import { STATE_VERSION } from './flight/state.ts';
 import { follow, shadow } from './flight/warmup.ts';
 import { createPanel } from './panel/panel.ts';
+import { Pilot } from './panel/pilot.ts';
 import { Telemetry } from './panel/telemetry.ts';
 import { Viewers } from './panel/viewers.ts';
 import { VIEWS } from './panel/views.ts';
 
 const text = v.pipe(v.string(), v.minLength(1));
-const environment = v.object({ MIDAIR_SOCKET: text, MIDAIR_RELEASE: text, MIDAIR_APP: text });
+const environment = v.object({
+  MIDAIR_SOCKET: text,
+  MIDAIR_RELEASE: text,
+  MIDAIR_APP: text,
+  /** `asked`: stands on the ground until a pilot asks for the take-off. */
+  HOVER_TAKEOFF: v.optional(v.picklist(['itself', 'asked']), 'itself'),
+});
 const {
   MIDAIR_SOCKET: socketPath,
   MIDAIR_RELEASE: release,
   MIDAIR_APP: app,
+  HOVER_TAKEOFF: takeoff,
 } = v.parse(environment, process.env);
 
 const log = (line: string): void => console.log(`${app} ${release}: ${line}`);
 // As a container's first process it has no default for this.
 process.on('SIGTERM', () => process.exit(0));
 
-const loop = new Loop(HOVER);
+const loop = new Loop(takeoff === 'asked' ? { altitudeM: null } : HOVER);
 const rotors = createRotors(loop, log);
 const viewers = new Viewers(release, VIEWS);
 const camera = createCamera(viewers, log);
 const telemetry = new Telemetry(release, loop);
-const { listener, connections } = createPanel({ viewers, telemetry, flies: () => rotors.owns });
+const flies = () => rotors.owns;
+const pilot = new Pilot({ flies, ask: (request) => loop.ask(request) });
+const { listener, connections } = createPanel({ viewers, telemetry, pilot, flies });
 
 const session = await join({
   app,

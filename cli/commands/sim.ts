@@ -2,6 +2,7 @@
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { integer } from '#cli/commands/arguments.ts';
+import { simFlyCommand } from '#cli/commands/sim-fly.ts';
 import { simJsonCommand } from '#cli/commands/sim-json.ts';
 import { BOARDS, type BoardName } from '#device-sim/boards/profile.ts';
 
@@ -20,8 +21,9 @@ interface Flags {
 
 export function simCommand(): Command {
   const command: Command = new Command('sim')
-    // What stands behind `json` is its own, the port above all.
+    // What stands behind a subcommand is its own, the port above all.
     .enablePositionalOptions()
+    .addCommand(simFlyCommand())
     .addCommand(simJsonCommand())
     .description(
       'A simulated quadrotor: MAVLink 2 on a pty at 250 Hz, two cameras, and a judge of what arrives.',

@@ -12,6 +12,7 @@ import { reportText } from '#cli/demo/report-text.ts';
 import type { Repository } from '#cli/demo/repository.ts';
 import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/run-directory.ts';
 import { Scope } from '#cli/demo/scope.ts';
+import { onSignals } from '#cli/demo/signals.ts';
 import { runSteps, type Told } from '#cli/demo/steps.ts';
 import { ownerChange, traceSvg } from '#cli/demo/trace-svg.ts';
 import { type Current, World } from '#cli/demo/world.ts';
@@ -68,21 +69,6 @@ export async function runDemo(options: DemoOptions): Promise<number> {
   release();
   if (options.json && report !== undefined) print(`${JSON.stringify(report)}\n`);
   return status;
-}
-
-/** Ctrl-C, a polite kill, a closed terminal. More of them change nothing: the end is under way, and bounded. */
-function onSignals(act: (name: string) => void): () => void {
-  const names = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-  const onSignal = (name: string) => {
-    print(`\n${name}: stopping\n`);
-    act(name);
-  };
-  for (const name of names) process.on(name, onSignal);
-  // A terminal that went away must not end us before everything else is.
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
-  return () => {
-    for (const name of names) process.off(name, onSignal);
-  };
 }
 
 function print(text: string): void {

@@ -30,6 +30,10 @@ export class PanelClient {
   readonly #last = new Map<number, number>();
   readonly #kinds = new Map<number, Seen>();
   readonly #releases: string[] = [];
+  readonly #releaseOf = new Map<number, string>();
+  /** Answers come in the order of the requests. */
+  readonly #asked: { done: () => void; failed: (error: Error) => void }[] = [];
+  #phase = '';
   #telemetry = 0;
   #closes = 0;
   #isEnding = false;
@@ -42,6 +46,7 @@ export class PanelClient {
       else this.#message(data.toString());
     });
     socket.on('close', () => {
+      for (const { failed } of this.#asked.splice(0)) failed(new Error('the control panel closed'));
       if (!this.#isEnding) this.#closes += 1;
     });
     // A close follows.
@@ -52,7 +57,12 @@ export class PanelClient {
   static async connect(url: string, signal: AbortSignal): Promise<PanelClient> {
     const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/ws`);
     const client = new PanelClient(socket);
-    await once(socket, 'open', { signal });
+    try {
+      await once(socket, 'open', { signal });
+    } catch (error) {
+      client.close();
+      throw error;
+    }
     return client;
   }
 
@@ -72,6 +82,28 @@ export class PanelClient {
 
   get closes(): number {
     return this.#closes;
+  }
+
+  get isOpen(): boolean {
+    return this.#socket.readyState === WebSocket.OPEN;
+  }
+
+  /** Of the flight, by the version that flies: `stand`, `climb`, `hover`, … */
+  get phase(): string {
+    return this.#phase;
+  }
+
+  /** Who told of its flight under this epoch. */
+  releaseOf(epoch: number): string | undefined {
+    return this.#releaseOf.get(epoch);
+  }
+
+  /** As a pilot: resolves once it is followed. @throws Error why it is not */
+  ask(request: object): Promise<void> {
+    return new Promise((done, failed) => {
+      this.#asked.push({ done, failed });
+      this.#socket.send(JSON.stringify(request));
+    });
   }
 
   seen(kind: number): Seen {
@@ -106,8 +138,21 @@ export class PanelClient {
   }
 
   #message(text: string): void {
-    const message = JSON.parse(text) as { type?: string; release?: string; views?: View[] };
-    if (message.type === 'telemetry') this.#telemetry += 1;
+    const message = JSON.parse(text) as {
+      type?: string;
+      release?: string;
+      views?: View[];
+      epoch?: number;
+      phase?: string;
+      text?: string;
+    };
+    if (message.type === 'asked') this.#asked.shift()?.done();
+    if (message.type === 'refused') this.#asked.shift()?.failed(new Error(message.text));
+    if (message.type === 'telemetry') {
+      this.#telemetry += 1;
+      this.#phase = message.phase ?? '';
+      this.#releaseOf.set(message.epoch ?? 0, message.release ?? '');
+    }
     if (message.type === 'hello') {
       this.#releases.push(message.release ?? '');
       const views = message.views ?? [];

@@ -4,7 +4,7 @@
  * Invariant: the user's own git settings play no part. Commits have a fixed author, so that they need none.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { LIMITS } from '#cli/limits.ts';
@@ -51,6 +51,15 @@ export class Repository {
   /** Lays a folder of `apps/` over the tree. */
   overlay(folder: string): void {
     cpSync(join(PACKAGE_ROOT, 'apps', folder), this.directory, { recursive: true });
+  }
+
+  /** Leaves nothing of what was laid before. */
+  clear(): void {
+    for (const name of readdirSync(this.directory)) {
+      if (name !== '.git' && name !== 'package.json') {
+        rmSync(join(this.directory, name), { recursive: true, force: true });
+      }
+    }
   }
 
   write(path: string, text: string): void {

@@ -45,10 +45,10 @@ export async function endLeftovers(directory: string): Promise<number> {
   return left.length;
 }
 
-/** Keeps logs and pictures, drops stores, sockets and repositories. */
+/** Keeps logs, pictures and records, drops stores, sockets and repositories. */
 export function emptyRunDirectory(directory: string): void {
   for (const name of readdirSync(directory)) {
-    if (name === 'logs' || name.endsWith('.svg')) continue;
+    if (name === 'logs' || /\.(svg|png|mcap)$/.test(name) || name === 'report.json') continue;
     rmSync(join(directory, name), { recursive: true, force: true });
   }
 }

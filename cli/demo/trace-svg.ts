@@ -1,5 +1,5 @@
 /**
- * The gyro around a handover as a picture: three rates, each command's arrival, the gap marked.
+ * The gyro around a handover as a picture: three rates, each command's arrival, the gap marked, and what the agent did.
  *
  * Invariant: pure, and self-contained: no script, no font file, no reference outside. Readable on light and dark
  * pages, since it brings its own background.
@@ -15,6 +15,10 @@ export interface Picture {
   candidate: string;
   missedCycles: number;
   periodMs: number;
+  /** Above it all, instead of the ordinary words. */
+  title?: string;
+  /** Of the agent's, with their times: those within the picture are drawn. */
+  events?: readonly { tUs: number; text: string }[];
 }
 
 const WIDTH = 960;
@@ -24,10 +28,12 @@ const TOP = 112;
 const LANE = 84;
 const SPACE = 24;
 const TICKS_LANE = 44;
+const EVENT_ROW = 16;
 const COLOR = {
   before: '#2563eb',
   after: '#d9640b',
   gap: '#fde68a',
+  wrong: '#dc2626',
   ink: '#1f2937',
   dim: '#6b7280',
   rule: '#e5e7eb',
@@ -48,14 +54,17 @@ export function traceSvg(picture: Picture): string {
   const times = trace.samples.map(({ tUs }) => tUs);
   const [fromUs, toUs] = [times[0] ?? lastUs, times.at(-1) ?? firstUs];
   const x = (tUs: number) => LEFT + ((tUs - fromUs) / Math.max(1, toUs - fromUs)) * (WIDTH - LEFT - RIGHT);
-  const bottom = TOP + 3 * (LANE + SPACE) + TICKS_LANE;
+  const commands = TOP + 3 * (LANE + SPACE);
+  const events = eventLane(picture, x, fromUs, toUs, commands + TICKS_LANE);
+  const bottom = commands + TICKS_LANE + events.height;
   const height = bottom + 56;
   const parts = [
     `<rect width="${WIDTH}" height="${height}" rx="10" fill="#ffffff"/>`,
     header(picture),
     gapBand(x(lastUs), x(firstUs), bottom),
     ...AXES.map((axis, i) => lane(axis, i, picture, x)),
-    commandLane(picture, x, TOP + 3 * (LANE + SPACE)),
+    commandLane(picture, x, commands),
+    ...events.parts,
     timeAxis(firstUs, fromUs, toUs, x, bottom),
   ];
   const gapMs = ((firstUs - lastUs) / 1000).toFixed(2);
@@ -68,14 +77,16 @@ ${parts.join('\n')}
 const n = (value: number) => String(Math.round(value * 100) / 100);
 const escaped = (text: string) => text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`);
 
-function header({ prior, candidate, lastUs, firstUs, missedCycles, periodMs }: Picture): string {
+function header(picture: Picture): string {
+  const { prior, candidate, lastUs, firstUs, missedCycles, periodMs } = picture;
   const gapMs = ((firstUs - lastUs) / 1000).toFixed(2);
   const cycles = missedCycles === 1 ? '1 missed control cycle' : `${missedCycles} missed control cycles`;
   const key = (x: number, color: string, width: number, text: string) =>
     `<rect x="${x}" y="71" width="18" height="${width}" rx="2" transform="translate(0 ${-width / 2})" fill="${color}"/>` +
     `<text x="${x + 26}" y="76">${escaped(text)}</text>`;
+  const title = picture.title ?? `Handover in flight: ${gapMs} ms between two commands, ${cycles}`;
   return [
-    `<text x="${LEFT}" y="36" font-size="18" font-weight="600">Handover in flight: ${gapMs} ms between two commands, ${cycles}</text>`,
+    `<text x="${LEFT}" y="36" font-size="18" font-weight="600">${escaped(title)}</text>`,
     key(LEFT, COLOR.before, 4, `${prior} commands`),
     key(LEFT + 140, COLOR.after, 4, `${candidate} commands`),
     key(
@@ -124,17 +135,53 @@ function niceCeiling(value: number): number {
 }
 
 function commandLane({ trace, firstUs }: Picture, x: (tUs: number) => number, top: number): string {
+  // A command that should not have come stands out, whoever sent it.
   const bars = trace.commands
-    .filter(({ kind }) => kind === 'fresh')
-    .map(({ tUs }) => {
-      const color = tUs < firstUs ? COLOR.before : COLOR.after;
-      return `<line x1="${n(x(tUs))}" x2="${n(x(tUs))}" y1="${top + 6}" y2="${top + TICKS_LANE - 8}" stroke="${color}" stroke-width="1.6"/>`;
+    .filter(({ kind }) => kind === 'fresh' || kind === 'stale' || kind === 'doubled')
+    .map(({ tUs, kind }) => {
+      const color = kind !== 'fresh' ? COLOR.wrong : tUs < firstUs ? COLOR.before : COLOR.after;
+      const from = kind === 'fresh' ? top + 6 : top;
+      return `<line x1="${n(x(tUs))}" x2="${n(x(tUs))}" y1="${from}" y2="${top + TICKS_LANE - 8}" stroke="${color}" stroke-width="1.6"/>`;
     });
   return [
     `<text x="16" y="${top + 20}" font-weight="600">rotor</text>`,
     `<text x="16" y="${top + 34}" font-size="11" fill="${COLOR.dim}">commands</text>`,
     ...bars,
   ].join('\n');
+}
+
+/** Each in the first row where it has room; without events there is no lane. */
+function eventLane(
+  { events = [] }: Picture,
+  x: (tUs: number) => number,
+  fromUs: number,
+  toUs: number,
+  top: number,
+): { height: number; parts: string[] } {
+  const ends: number[] = [];
+  const shown = events.filter(({ tUs }) => tUs >= fromUs && tUs <= toUs);
+  const parts = shown.map(({ tUs, text }) => {
+    const at = x(tUs);
+    const width = 6.4 * text.length + 16;
+    const isLeft = at + width > WIDTH - RIGHT;
+    const [from, to] = isLeft ? [at - width, at + 4] : [at - 4, at + width];
+    const free = ends.findIndex((end) => end < from);
+    const row = free < 0 ? ends.length : free;
+    ends[row] = to;
+    const y = top + 12 + row * EVENT_ROW;
+    const place = isLeft ? `x="${n(at - 7)}" text-anchor="end"` : `x="${n(at + 7)}"`;
+    return (
+      `<circle cx="${n(at)}" cy="${y - 4}" r="2.5" fill="${COLOR.ink}"/>` +
+      `<text ${place} y="${y}" font-size="11">${escaped(text)}</text>`
+    );
+  });
+  if (parts.length === 0) return { height: 0, parts };
+  // It tells after it has acted: under load some milliseconds after.
+  parts.unshift(
+    `<text x="16" y="${top + 12}" font-weight="600">agent</text>`,
+    `<text x="16" y="${top + 26}" font-size="11" fill="${COLOR.dim}">as it told</text>`,
+  );
+  return { height: Math.max(2, ends.length) * EVENT_ROW + 12, parts };
 }
 
 function timeAxis(

@@ -17,6 +17,7 @@ import type { Scope } from '#cli/demo/scope.ts';
 import { type Engine, openEngine } from '#cli/engine.ts';
 import { HubClient, type HubStatus } from '#cli/hub-client.ts';
 import { LIMITS } from '#cli/limits.ts';
+import type { ProcessId } from '#cli/processes.ts';
 import { SimClient } from '#cli/sim-client.ts';
 
 export type Current = NonNullable<HubStatus['devices'][number]['current']>;
@@ -41,6 +42,8 @@ export interface WorldOptions {
   gate?: boolean;
   /** The control panel's, if it is free; any free one otherwise. */
   panelPort?: number;
+  /** Where its logs go if not beside the rest; each then begins with the device's name. */
+  logs?: string;
 }
 
 export class World {
@@ -51,6 +54,7 @@ export class World {
   readonly signingKey = randomBytes(32).toString('hex');
   readonly #panelPort: number;
   readonly #isStrict: boolean;
+  readonly #logs: string | undefined;
   readonly #scope: Scope;
   readonly #signal: AbortSignal;
   readonly #ended = new AbortController();
@@ -70,9 +74,11 @@ export class World {
     this.fleet = options.fleet ?? 'demo';
     this.#panelPort = options.panelPort ?? 0;
     this.#isStrict = options.gate ?? false;
+    this.#logs = options.logs;
     this.#scope = options.scope;
     this.#signal = options.signal;
-    mkdirSync(this.path('logs'), { recursive: true });
+    mkdirSync(this.directory, { recursive: true });
+    mkdirSync(this.#logs ?? this.path('logs'), { recursive: true });
     writeFileSync(this.#keyFile, this.signingKey, { mode: 0o600 });
   }
 
@@ -95,6 +101,11 @@ export class World {
 
   get sim(): SimClient {
     return started(this.#sim, 'sim');
+  }
+
+  /** `mqtt://host:port` */
+  get mqttUrl(): string {
+    return this.#mqttUrl;
   }
 
   get droneEngine(): Engine {
@@ -157,6 +168,13 @@ export class World {
     this.#mqttUrl = String(ready.mqtt);
   }
 
+  /** Another one's hub and engines: a second drone of its fleet. */
+  join(other: World): void {
+    this.useEngines(other.hubEngine, other.droneEngine);
+    this.#hub = other.hub;
+    this.#mqttUrl = other.mqttUrl;
+  }
+
   async startSim(args: string[] = []): Promise<void> {
     const { ready } = await this.#start('sim', [
       ...['--dir', this.path('sim'), '--signing-key', this.#keyFile],
@@ -192,7 +210,10 @@ export class World {
   }
 
   async #start(name: 'hub' | 'sim' | 'gate' | 'agent', args: string[]): Promise<Child> {
-    const logFile = this.path('logs', `${name}.log`);
+    const logFile =
+      this.#logs === undefined
+        ? this.path('logs', `${name}.log`)
+        : join(this.#logs, `${this.device}-${name}.log`);
     let isEnding = false;
     const child = await this.#scope.use(
       name,
@@ -220,6 +241,11 @@ export class World {
   /** From here on the agent that runs now may end by itself. */
   expectAgentEnd(): void {
     this.#expected.add(started(this.#agent, 'agent'));
+  }
+
+  /** The agent that was started last. */
+  get agentId(): ProcessId {
+    return started(this.#agent, 'agent').id;
   }
 
   /** As a power cut would: no goodbye. */
@@ -274,8 +300,12 @@ export class World {
    *
    * @throws WorldError `UPDATE_FAILED` with the device's own words, `TIMEOUT`
    */
-  async updated(release: string, onStage: (current: Current) => void = () => {}): Promise<Current> {
-    return this.until(`${release} to fly`, async () => {
+  async updated(
+    release: string,
+    onStage: (current: Current) => void = () => {},
+    msMax: number = LIMITS.updateMsMax,
+  ): Promise<Current> {
+    const flies = async () => {
       const current = await this.current();
       if (current === null) return undefined;
       onStage(current);
@@ -289,7 +319,8 @@ export class World {
       return update.status === 'done' && update.release === release && owner?.release === release
         ? current
         : undefined;
-    });
+    };
+    return this.until(`${release} to fly`, flies, msMax);
   }
 
   /** Waits until the drone hovers: high, slow and level for a while. */
@@ -323,7 +354,7 @@ export class World {
       if (performance.now() > endMs) {
         throw new WorldError(
           'TIMEOUT',
-          `waited ${msMax / 1000} s for ${what}, in vain; logs: ${this.path('logs')}`,
+          `waited ${msMax / 1000} s for ${what}, in vain; logs: ${this.#logs ?? this.path('logs')}`,
         );
       }
       await this.pause(LIMITS.pollMs);
@@ -347,7 +378,11 @@ function started<T>(part: T | undefined, name: string): T {
 }
 
 /** From the simulator's true state: NED, so down is positive. */
-function hoverOf(state: Record<string, unknown>): { altitudeM: number; speedMS: number; tiltDeg: number } {
+export function hoverOf(state: Record<string, unknown>): {
+  altitudeM: number;
+  speedMS: number;
+  tiltDeg: number;
+} {
   const three = (value: unknown) => (Array.isArray(value) ? value.map(Number) : [0, 0, 0]);
   const [, , down = 0] = three(state.position);
   const [roll = 0, pitch = 0] = three(state.attitudeDeg);

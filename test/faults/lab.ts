@@ -35,7 +35,7 @@ export class FaultLab {
 
   constructor(world: World) {
     this.#world = world;
-    this.#hook = join(PACKAGE_ROOT, 'test', 'faults', 'hook.mjs');
+    this.#hook = join(PACKAGE_ROOT, 'cli', 'fly', 'fault-hook.mjs');
   }
 
   get #plan(): string {

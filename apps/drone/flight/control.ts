@@ -5,6 +5,7 @@
  * state of its prior goes on exactly where that one stopped, bit by bit; that is what makes a handover bumpless.
  */
 import { type Estimate, estimate, type Heard, NOTHING_KNOWN, type Sample, SILENCE } from './estimator.ts';
+import { arrived, type Goal, lead as leadOn, type Reference, standing, stopping } from './goal.ts';
 import { AIRFRAME, GAINS, GRAVITY_MS2, LIMITS, type Setpoint } from './limits.ts';
 import { follow, lead, mix } from './mixer.ts';
 import {
@@ -27,8 +28,27 @@ import {
 
 export type { Sample } from './estimator.ts';
 
-/** `wait` until attitude and position are known; `landed` by someone else: stays down. */
-export type Phase = 'wait' | 'spool' | 'climb' | 'hover' | 'landed';
+/**
+ * `wait` until attitude and position are known; `stand` until it is asked to take off; `hover`: it flies, also from place
+ * to place; `landed` by someone else: stays down.
+ */
+export type Phase = 'wait' | 'stand' | 'spool' | 'climb' | 'hover' | 'land' | 'landed';
+
+/** What a pilot may ask for; m from the place of the take-off. */
+export type Request =
+  | { readonly type: 'takeoff'; readonly upM: number }
+  | {
+      readonly type: 'goto';
+      readonly northM: number;
+      readonly eastM: number;
+      readonly upM: number;
+      readonly speedMS: number;
+    }
+  /** Around a place to the north, clockwise, at the height that it has. */
+  | { readonly type: 'circle'; readonly radiusM: number; readonly speedMS: number }
+  /** Stops where it can. */
+  | { readonly type: 'hover' }
+  | { readonly type: 'land' };
 
 export interface ControllerState {
   phase: Phase;
@@ -37,11 +57,12 @@ export interface ControllerState {
   /** The last sample's time; 0 before the first. */
   imuUs: number;
   estimate: Estimate;
-  /** Place of the take-off; the hover's height is measured from it. */
+  /** Place of the take-off; heights are measured from it. */
   home: Vector;
-  /** The eased setpoint: where to be now, m NED, how fast it moves down, m/s, and heading. */
-  target: Vector;
-  targetMS: number;
+  /** Where it goes; null on the ground. */
+  goal: Goal | null;
+  /** The eased setpoint: where to be now, and how that moves; m NED. And heading. */
+  target: Reference;
   yawRad: number;
   /** Seconds for which the board has said "on the ground" while this hovers. */
   groundS: number;
@@ -65,8 +86,8 @@ export const START: ControllerState = {
   imuUs: 0,
   estimate: NOTHING_KNOWN,
   home: ZERO,
-  target: ZERO,
-  targetMS: 0,
+  goal: null,
+  target: standing(ZERO),
   yawRad: 0,
   groundS: 0,
   velocityIntegral: ZERO,
@@ -75,6 +96,10 @@ export const START: ControllerState = {
   command: OFF,
   heard: SILENCE,
 };
+
+/** Whether the motors turn, so that the board is to be armed. */
+export const isPowered = (phase: Phase): boolean =>
+  phase !== 'wait' && phase !== 'stand' && phase !== 'landed';
 
 /** Time since the sample before, clipped: see `stepMsMin` and `stepMsMax`. */
 export const dtOf = (state: ControllerState, imuUs: number): number =>
@@ -105,6 +130,63 @@ export const step = (
   return [next, command];
 };
 
+/**
+ * A pilot's request, between two cycles.
+ *
+ * @returns the state that follows it, or why it cannot be followed
+ */
+export const ask = (state: ControllerState, request: Request): ControllerState | string => {
+  const { phase, home, target } = state;
+  const place = (northM: number, eastM: number, upM: number): Vector => [
+    home[0] + northM,
+    home[1] + eastM,
+    home[2] - upM,
+  ];
+  if (request.type === 'takeoff') {
+    if (phase !== 'stand') return `it does not stand on the ground (${phase})`;
+    const [north, east] = target.place;
+    const goal: Goal = { type: 'to', place: [north, east, home[2] - request.upM], speedMS: LIMITS.climbMS };
+    return { ...state, goal, phase: 'spool', phaseS: 0 };
+  }
+  if (phase !== 'climb' && phase !== 'hover' && phase !== 'land') return `it does not fly (${phase})`;
+  // Until then the board says that it stands on the ground, which means something else in flight.
+  if (phase === 'climb' && heightOf(state) < LIMITS.airborneM) return 'it is only just taking off';
+  switch (request.type) {
+    case 'goto': {
+      const { northM, eastM, upM, speedMS } = request;
+      return { ...state, phase: 'hover', goal: { type: 'to', place: place(northM, eastM, upM), speedMS } };
+    }
+    case 'circle': {
+      const { radiusM, speedMS } = request;
+      const turnMS2 = speedMS ** 2 / radiusM;
+      if (turnMS2 > LIMITS.turnMS2Max) {
+        return `${speedMS} m/s around ${radiusM} m asks for ${turnMS2.toFixed(1)} m/s², at most ${LIMITS.turnMS2Max}`;
+      }
+      const centre = add(target.place, [radiusM, 0, 0]);
+      return { ...state, phase: 'hover', goal: { type: 'circle', centre, radiusM, speedMS } };
+    }
+    case 'hover':
+      return {
+        ...state,
+        phase: 'hover',
+        goal: { type: 'to', place: stopping(target), speedMS: LIMITS.cruiseMSMax },
+      };
+    case 'land':
+      return { ...state, phase: 'land', goal: { type: 'land' } };
+  }
+};
+
+const heightOf = ({ home, estimate: { position } }: ControllerState): number =>
+  position === null ? 0 : home[2] - position[2];
+
+/** In the shadow: where the one that flies says that it is to be, so that this one means to be there, too. */
+export const told = (state: ControllerState, target: Reference, yawRad: number): ControllerState => {
+  if (state.estimate.position === null || state.phase === 'wait') return state;
+  const flies = state.phase === 'climb' || state.phase === 'hover' || state.phase === 'land';
+  const thrust = flies ? state.thrust : HOVERING;
+  return { ...state, phase: 'hover', goal: { type: 'told' }, target, yawRad, thrust };
+};
+
 /** Moves the phase and the eased setpoint; `state` is the caller's own fresh copy. */
 const mission = (
   state: ControllerState,
@@ -113,51 +195,55 @@ const mission = (
   dtS: number,
 ): ControllerState => {
   const { attitude, position } = state.estimate;
-  const enter = (phase: Phase) => {
+  const enter = (phase: Phase, goal: Goal | null = state.goal) => {
     state.phase = phase;
     state.phaseS = 0;
+    state.goal = goal;
+  };
+  const rise = (): Goal => {
+    const [north, east, down] = state.target.place;
+    const height = setpoint.altitudeM === null ? down : state.home[2] - setpoint.altitudeM;
+    return { type: 'to', place: [north, east, height], speedMS: LIMITS.climbMS };
   };
   state.phaseS += dtS;
   switch (state.phase) {
     case 'wait':
       if (attitude === null || position === null) return state;
-      state.target = position;
+      state.target = standing(position);
       state.yawRad = yawOf(attitude);
       if (-position[2] > LIMITS.airborneM) {
         // No state, but in the air: the board's origin is the best guess of home.
         state.home = [position[0], position[1], 0];
         state.thrust = HOVERING;
-        enter('climb');
+        enter('climb', rise());
       } else {
         state.home = position;
-        enter('spool');
+        if (setpoint.altitudeM === null) enter('stand');
+        else enter('spool', rise());
       }
+      return state;
+    case 'stand':
+      if (position !== null) state.target = standing(position);
       return state;
     case 'spool':
       if (state.phaseS >= LIMITS.spoolS) enter('climb');
       return state;
-    case 'climb': {
-      const goal = state.home[2] - setpoint.altitudeM;
-      const rest = goal - state.target[2];
-      // Eased at both ends: never faster than it can have become, nor than can still be braked.
-      const gained = Math.abs(state.targetMS) + LIMITS.climbEaseMS2 * dtS;
-      const braked = Math.sqrt(2 * LIMITS.climbEaseMS2 * Math.abs(rest));
-      const speed = Math.min(LIMITS.climbMS, gained, braked);
-      const move = clamp(rest, -speed * dtS, speed * dtS);
-      state.target = [state.target[0], state.target[1], state.target[2] + move];
-      state.targetMS = move / dtS;
-      if (Math.abs(goal - state.target[2]) < 1e-3) {
-        state.target = [state.target[0], state.target[1], goal];
-        state.targetMS = 0;
-        enter('hover');
-      }
-      return state;
-    }
+    case 'climb':
     case 'hover':
+    case 'land': {
+      if (state.goal !== null) state.target = leadOn(state.target, state.goal, dtS);
+      if (state.phase === 'climb') {
+        if (state.goal === null || arrived(state.target, state.goal)) enter('hover');
+        return state;
+      }
       if (sample.landed === false) state.groundS = 0;
       else if (sample.landed === true || state.groundS > 0) state.groundS += dtS;
-      if (state.groundS >= LIMITS.landedS) enter('landed');
+      if (state.groundS < LIMITS.landedS) return state;
+      state.groundS = 0;
+      // Asked to land it may be asked to take off again; landed by someone else it stays down.
+      enter(state.phase === 'land' ? 'stand' : 'landed', null);
       return state;
+    }
     case 'landed':
       return state;
   }
@@ -166,24 +252,25 @@ const mission = (
 /** The loops; writes its integrators into `state`. */
 const fly = (state: ControllerState, dtS: number): Motors => {
   const { attitude, position } = state.estimate;
-  if (attitude === null || position === null || state.phase === 'wait' || state.phase === 'landed')
-    return OFF;
+  if (attitude === null || position === null || !isPowered(state.phase)) return OFF;
   if (state.phase === 'spool') {
     const idle = LIMITS.spoolThrottle * Math.min(1, state.phaseS / LIMITS.spoolS);
     return [idle, idle, idle, idle];
   }
 
-  const correction = times(GAINS.position, subtract(state.target, position));
-  const wanted = bound(add(correction, [0, 0, state.targetMS]), LIMITS.speedMSMax);
+  const { target } = state;
+  const correction = times(GAINS.position, subtract(target.place, position));
+  const wanted = add(bound(correction, LIMITS.speedMSMax), target.velocity);
   const velocityError = subtract(wanted, state.estimate.velocity);
-  const flying = state.home[2] - position[2] > LIMITS.airborneM / 2;
+  const flying = heightOf(state) > LIMITS.airborneM / 2;
   if (flying) {
     // An integrator that fills while the ground holds the drone would throw it up.
     const grown = add(state.velocityIntegral, scale(times(GAINS.velocityIntegral, velocityError), dtS));
     state.velocityIntegral = bound(grown, LIMITS.velocityIntegralMS2Max);
   }
-  const drag: Vector = [0, 0, (state.targetMS * AIRFRAME.dragNPerMS) / AIRFRAME.massKg];
-  const push = add(add(times(GAINS.velocity, velocityError), state.velocityIntegral), drag);
+  const drag = scale(target.velocity, AIRFRAME.dragNPerMS / AIRFRAME.massKg);
+  const ahead = add(target.acceleration, drag);
+  const push = add(add(times(GAINS.velocity, velocityError), state.velocityIntegral), ahead);
   const acceleration = bound(push, LIMITS.accelerationMS2Max);
 
   // Force wanted of the rotors, in the world; its tilt is bounded by shortening its level part.

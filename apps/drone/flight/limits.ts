@@ -70,7 +70,16 @@ export const LIMITS = {
   spoolS: 0.8,
   spoolThrottle: 0.18,
   climbMS: 0.8,
-  climbEaseMS2: 0.5,
+  landMS: 0.5,
+  /** How the eased setpoint gains and loses speed on its way from place to place. */
+  easeMS2: 0.6,
+  /** From place to place at most: drag and easing together stay well within `tiltRadMax`. */
+  cruiseMSMax: 3,
+  /** Towards the middle of a circle; at `cruiseMSMax`, with its drag, 23 degrees of tilt. */
+  turnMS2Max: 3,
+  /** How far a pilot may send it, m: a fence against a slipped digit, not a mission's. */
+  placeMMax: 100,
+  heightM: { min: 0.5, max: 50 },
   /** Above this the drone is in the air when a controller starts without any state: it holds its place, it does not "take off". */
   airborneM: 0.3,
   /** On the ground for this long although it should hover: something else landed it. Motors stay off until the next start. */
@@ -78,6 +87,8 @@ export const LIMITS = {
 
   /** 1 Hz, counted in cycles: the loop has no timer. */
   heartbeatCycles: 250,
+  /** 50 Hz: what is between is led on by the shadow itself. */
+  targetCycles: 5,
 
   /** A state handed over: bound on what is accepted. */
   stateValueMax: 1e9,
@@ -87,7 +98,7 @@ export const LIMITS = {
 } as const;
 
 export interface Setpoint {
-  /** Height of the hover above the place of the take-off. */
-  altitudeM: number;
+  /** Height of the hover above the place of the take-off; null: stands until it is asked to take off. */
+  altitudeM: number | null;
 }
-export const HOVER: Setpoint = { altitudeM: 2 };
+export const HOVER = { altitudeM: 2 } satisfies Setpoint;

@@ -14,7 +14,7 @@ import {
   type SignedLink,
   Writer,
 } from 'midair/handover/mavlink';
-import { type ControllerState, dtOf, START, step } from './control.ts';
+import { ask, type ControllerState, dtOf, isPowered, type Request, START, step, told } from './control.ts';
 import { type Heard, SILENCE } from './estimator.ts';
 import { LIMITS, type Setpoint } from './limits.ts';
 import { type Motors, subtract, type Vector } from './vectors.ts';
@@ -82,7 +82,7 @@ export class Loop {
   /** Metres from where it is to be; null until it knows where it is. */
   get offM(): number | null {
     const { target, estimate } = this.#state;
-    return estimate.position === null ? null : Math.hypot(...subtract(target, estimate.position));
+    return estimate.position === null ? null : Math.hypot(...subtract(target.place, estimate.position));
   }
 
   cursor(): Cursor {
@@ -105,6 +105,21 @@ export class Loop {
     this.#writer.signing = signing;
     this.#state = state ?? START;
     this.#heard = { ...this.#state.heard };
+  }
+
+  /** What a pilot asks for, from the next cycle on. @returns undefined, or why it is not followed */
+  ask(request: Request): string | undefined {
+    const asked = ask(this.#state, request);
+    if (typeof asked === 'string') return asked;
+    this.#state = asked;
+    return undefined;
+  }
+
+  /** In the shadow: the setpoint of the one that flies, as it told it on the link. */
+  told({ x, y, z, vx, vy, vz, afx, afy, afz, yaw }: Fields<'POSITION_TARGET_LOCAL_NED'>): void {
+    if (!Number.isFinite(x + y + z + vx + vy + vz + afx + afy + afz + yaw)) return;
+    const target = { place: [x, y, z], velocity: [vx, vy, vz], acceleration: [afx, afy, afz] } as const;
+    this.#state = told(this.#state, target, yaw);
   }
 
   /** The next bytes from the board, cut anywhere. */
@@ -172,7 +187,7 @@ export class Loop {
     command.time_usec = imuUs;
     command.flags = this.output.epoch;
     // Before it knows where it is, it asks for nothing: in the air a board refuses to disarm, and holds what it had.
-    command.mode = state.phase === 'wait' || state.phase === 'landed' ? DISARMED : ARMED;
+    command.mode = isPowered(state.phase) ? ARMED : DISARMED;
     for (let i = 0; i < 4; i += 1) command.controls[i] = motors[i] as number;
     this.output.send(this.#writer.encode('HIL_ACTUATOR_CONTROLS', command), imuUs, motors);
 
@@ -182,7 +197,32 @@ export class Loop {
     this.#trace[at + 2] = gyro[1];
     this.#trace[at + 3] = gyro[2];
     this.#cycles += 1;
+    if (this.#cycles % LIMITS.targetCycles === 0 && isPowered(state.phase)) this.#tellTarget();
     if (this.#cycles % LIMITS.heartbeatCycles === 0) this.#heartbeat();
+  }
+
+  /** For whoever flies in the shadow: without it a candidate would not know where this one means to be. */
+  #tellTarget(): void {
+    const { imuUs, target, yawRad, phase } = this.#state;
+    if (phase === 'spool') return;
+    const { place, velocity, acceleration } = target;
+    const frame = this.#writer.encode('POSITION_TARGET_LOCAL_NED', {
+      time_boot_ms: Math.floor(imuUs / 1_000) % 2 ** 32,
+      coordinate_frame: MAV.FRAME_LOCAL_NED,
+      type_mask: MAV.POSITION_YAW_RATE_IGNORE,
+      x: place[0],
+      y: place[1],
+      z: place[2],
+      vx: velocity[0],
+      vy: velocity[1],
+      vz: velocity[2],
+      afx: acceleration[0],
+      afy: acceleration[1],
+      afz: acceleration[2],
+      yaw: yawRad,
+      yaw_rate: 0,
+    });
+    this.output.send(frame, null, null);
   }
 
   #heartbeat(): void {

@@ -8,7 +8,7 @@ import * as v from 'valibot';
 import type { ControllerState } from './control.ts';
 import { LIMITS } from './limits.ts';
 
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 
 const number = v.pipe(
   v.number(),
@@ -21,7 +21,7 @@ const four = v.strictTuple([number, number, number, number]);
 const timeUs = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
 
 const schema = v.object({
-  phase: v.picklist(['wait', 'spool', 'climb', 'hover', 'landed']),
+  phase: v.picklist(['wait', 'stand', 'spool', 'climb', 'hover', 'land', 'landed']),
   phaseS: number,
   imuUs: timeUs,
   estimate: v.object({
@@ -31,8 +31,15 @@ const schema = v.object({
     velocity: vector,
   }),
   home: vector,
-  target: vector,
-  targetMS: number,
+  goal: v.nullable(
+    v.variant('type', [
+      v.strictObject({ type: v.literal('to'), place: vector, speedMS: number }),
+      v.strictObject({ type: v.literal('circle'), centre: vector, radiusM: number, speedMS: number }),
+      v.strictObject({ type: v.literal('land') }),
+      v.strictObject({ type: v.literal('told') }),
+    ]),
+  ),
+  target: v.strictObject({ place: vector, velocity: vector, acceleration: vector }),
   yawRad: number,
   groundS: number,
   velocityIntegral: vector,

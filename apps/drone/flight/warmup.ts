@@ -70,6 +70,7 @@ export const shadow = async (
     if (kind === 'in') return loop.read(bytes);
     for (const frame of prior.read(bytes)) {
       if (frame.name === 'HIL_ACTUATOR_CONTROLS') compare(frame.fields.time_usec, frame.fields.controls);
+      else if (frame.name === 'POSITION_TARGET_LOCAL_NED') loop.told(frame.fields);
     }
   };
   for await (const record of mirror) {
@@ -88,7 +89,11 @@ export const follow = (loop: Loop, mirror: Mirror): void => {
   // The beginning of a frame that it had read went to the successor.
   loop.resume(state, sequence);
   loop.output = { epoch: 0, send: () => undefined };
+  const successor = new Parser();
   mirror.onRecord(({ kind, bytes }) => {
-    if (kind === 'in') loop.read(bytes);
+    if (kind === 'in') return loop.read(bytes);
+    for (const frame of successor.read(bytes)) {
+      if (frame.name === 'POSITION_TARGET_LOCAL_NED') loop.told(frame.fields);
+    }
   });
 };

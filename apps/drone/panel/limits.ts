@@ -8,7 +8,7 @@ export const LIMITS = {
   framesPassedBytesMax: 96 * 1024,
   /** A browser that does not read for this long a backlog loses frames; the others do not wait for it. */
   backlogBytesMax: 4 * 1024 * 1024,
-  /** Browsers say nothing; a longer message closes their connection. */
+  /** A pilot's request has 100; a longer message closes its connection. */
   messageBytesMax: 1024,
   /** Browsers at one time: the descriptors of one handover line are bounded too. */
   connectionsMax: 200,

@@ -7,9 +7,10 @@
  */
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { type Grant, type Holder, Listener, WebSockets } from 'midair/handover';
+import { type Grant, type Holder, type JsonObject, Listener, WebSockets } from 'midair/handover';
 import { WebSocketServer } from 'ws';
 import { LIMITS } from './limits.ts';
+import type { Pilot, PilotMeta } from './pilot.ts';
 import { createPanelServer } from './static-files.ts';
 import type { Telemetry } from './telemetry.ts';
 import type { Viewers } from './viewers.ts';
@@ -17,6 +18,7 @@ import type { Viewers } from './viewers.ts';
 export interface PanelOptions {
   viewers: Viewers;
   telemetry: Telemetry;
+  pilot: Pilot;
   /** Whether this version commands the rotors: only then is there a flight to tell of. */
   flies: () => boolean;
 }
@@ -24,6 +26,7 @@ export interface PanelOptions {
 export const createPanel = ({
   viewers,
   telemetry,
+  pilot,
   flies,
 }: PanelOptions): { listener: Holder; connections: Holder } => {
   const server = createPanelServer();
@@ -36,14 +39,19 @@ export const createPanel = ({
   const listener = new Listener(server);
   const sockets = new WebSockets({
     listener,
-    onAdopt: (socket) => viewers.add(socket),
+    onAdopt: (socket, meta) => {
+      pilot.hear(socket, meta);
+      viewers.add(socket);
+    },
     onReturn: (socket) => viewers.back(socket),
     maxPayload: LIMITS.messageBytesMax,
   });
 
   const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer): void => {
     upgrader.handleUpgrade(request, socket, head, (browser) => {
-      sockets.add(browser);
+      const meta: PilotMeta = {};
+      sockets.add(browser, meta as JsonObject);
+      pilot.hear(browser, meta);
       viewers.add(browser);
     });
   };
@@ -57,6 +65,7 @@ export const createPanel = ({
   });
 
   const tell = (): void => {
+    pilot.flush(sockets);
     const message = viewers.count > 0 && flies() ? telemetry.next() : null;
     if (message !== null) viewers.telemetry(message);
   };

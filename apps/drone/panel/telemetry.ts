@@ -1,6 +1,5 @@
 /** What the panel is told of the flight, 25 times a second: the state of now, and every gyro sample since the last time. */
 
-import { HOVER } from '../flight/limits.ts';
 import type { Loop } from '../flight/loop.ts';
 import { eulerDeg } from '../flight/vectors.ts';
 
@@ -39,8 +38,7 @@ export class Telemetry {
       attitudeDeg: eulerDeg(attitude).map(round),
       position: [north - state.home[0], east - state.home[1], down - state.home[2]].map(round),
       velocity: velocity.map(round),
-      goalM: round(state.home[2] - state.target[2]),
-      hoverM: HOVER.altitudeM,
+      goalM: round(state.home[2] - state.target.place[2]),
       rotors: state.command.map(round),
       trace: trace.map(([us, x = 0, y = 0, z = 0]) => [us, round(x), round(y), round(z)]),
     };

@@ -1,5 +1,5 @@
 /** Broken on purpose: warms up well, takes the rotors, and dies of a bug a tenth of a second into its flight. */
-export const STATE_VERSION = 1;
+export const STATE_VERSION = 2;
 
 export const parseState = <T extends { imuUs: number }>(state: T): T => {
   // Of a flight: a rehearsal's state has seen no sample.
