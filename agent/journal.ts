@@ -13,6 +13,7 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
   writeSync,
 } from 'node:fs';
@@ -60,6 +61,22 @@ const readSlot = (slot: Buffer): { sequence: number; text: string } | undefined 
   return { sequence: slot.readUInt32LE(8), text: slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length) };
 };
 
+const latestOf = (slots: Buffer): ReturnType<typeof readSlot> => {
+  const slotBytes = slots.length / 2;
+  const [first, second] = [slots.subarray(0, slotBytes), slots.subarray(slotBytes)].map(readSlot);
+  return first && second ? (first.sequence > second.sequence ? first : second) : (first ?? second);
+};
+
+/** The latest value of a journal that another process writes; undefined if there is none that can be read. */
+export const peekJournal = (path: string): unknown => {
+  try {
+    const latest = latestOf(readFileSync(path));
+    return latest && JSON.parse(latest.text);
+  } catch {
+    return undefined;
+  }
+};
+
 /** @throws AgentError `JOURNAL` if the file cannot be made or opened */
 export const openJournal = <T>({ path, bytesMax, parse, empty }: JournalOptions<T>): Journal<T> => {
   const slotBytes = HEADER_BYTES + bytesMax;
@@ -88,9 +105,7 @@ export const openJournal = <T>({ path, bytesMax, parse, empty }: JournalOptions<
   } catch (cause) {
     throw failed('open', cause);
   }
-  const found = [slots.subarray(0, slotBytes), slots.subarray(slotBytes)].map(readSlot);
-  const [first, second] = found;
-  const latest = first && second ? (first.sequence > second.sequence ? first : second) : (first ?? second);
+  const latest = latestOf(slots);
   let sequence = latest?.sequence ?? 0;
   let value = empty;
   let damaged: Error | null = null;
