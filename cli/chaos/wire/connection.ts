@@ -76,6 +76,8 @@ export class Connection {
     socket.on('end', () => {
       saidAll = true;
       into.put({ type: 'end' });
+      // It hung up before a partition let it through. Delivered later, it would be one more client of the same name.
+      if (this.#hub === undefined && into.isShut) socket.destroy();
     });
     // `close` follows, and says all that the other side may know.
     socket.on('error', () => undefined);

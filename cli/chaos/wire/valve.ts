@@ -50,6 +50,10 @@ export class Valve {
     return this.#bytes >= CHAOS.wireQueueBytesMax;
   }
 
+  get isShut(): boolean {
+    return this.#conditions.partitioned;
+  }
+
   set(conditions: Conditions): void {
     const { latencyMs, lossPercent, partitioned } = conditions;
     // Cleared: what was delayed or lost is there now.
