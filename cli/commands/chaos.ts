@@ -109,6 +109,11 @@ function linkCommand(): Command {
       new Option('--hub <url>', "the hub's own, on this machine").argParser(httpUrl).makeOptionMandatory(),
     )
     .addOption(new Option('--mqtt <url>', "the broker's own").argParser(mqttUrl).makeOptionMandatory())
+    .option(
+      '--namespaces',
+      'through two network namespaces, as root: loss and partition are then done to real packets by the kernel',
+      false,
+    )
     .addHelpText(
       'after',
       `
@@ -117,10 +122,13 @@ Prints one JSON line: the hub and mqtt addresses to give the agent instead.
 Example:
   $ midair chaos link --dir ./drones/link --device drone-1 --hub http://127.0.0.1:8420 --mqtt mqtt://127.0.0.1:1883`,
     )
-    .action(async (flags: { dir: string; device: string; hub: string; mqtt: string }) => {
-      const { run } = await import('#cli/chaos/wire/main.ts');
-      await run({ directory: flags.dir, device: flags.device, hub: flags.hub, mqtt: flags.mqtt });
-    });
+    .action(
+      async (flags: { dir: string; device: string; hub: string; mqtt: string; namespaces: boolean }) => {
+        const { run } = await import('#cli/chaos/wire/main.ts');
+        const { dir: directory, ...rest } = flags;
+        await run({ directory, ...rest });
+      },
+    );
 }
 
 interface CreateFlags extends Place {

@@ -4,7 +4,7 @@
  * Invariant: the hub's side is opened, ended and reset only through the valve that carries the device's bytes, and the other
  * way round: neither learns through a partition what became of the other.
  */
-import { connect, type Socket } from 'node:net';
+import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import { type Conditions, type Item, Valve } from '#cli/chaos/wire/valve.ts';
 
 export interface Sides {
@@ -12,9 +12,18 @@ export interface Sides {
   readonly fromHub: Conditions;
 }
 
+export interface ConnectionOptions {
+  readonly device: Socket;
+  readonly to: NetConnectOpts;
+  /** Of chance, 32 bits. */
+  readonly seed: number;
+  readonly sides: Sides;
+  readonly onClose: () => void;
+}
+
 export class Connection {
   readonly #device: Socket;
-  readonly #to: { host: string; port: number };
+  readonly #to: NetConnectOpts;
   readonly #toHub: Valve;
   readonly #fromHub: Valve;
   #hub: Socket | undefined;
@@ -23,7 +32,7 @@ export class Connection {
   readonly #onClose: () => void;
   readonly #timers: Partial<Record<'toHub' | 'fromHub', NodeJS.Timeout>> = {};
 
-  constructor(device: Socket, to: { host: string; port: number }, seed: number, onClose: () => void) {
+  constructor({ device, to, seed, sides, onClose }: ConnectionOptions) {
     this.#device = device;
     this.#to = to;
     this.#onClose = onClose;
@@ -32,6 +41,8 @@ export class Connection {
       this.#out('fromHub', this.#device, item),
     );
     this.#read(device, this.#toHub, () => this.#fromHub);
+    // What is set now holds for its opening, too.
+    this.set(sides);
     this.#toHub.put({ type: 'open' });
   }
 
@@ -121,7 +132,9 @@ export class Connection {
         socket.end();
         return true;
       case 'reset':
-        socket.resetAndDestroy();
+        // Through namespaces the hub's side is a unix socket, which knows no reset.
+        if ('port' in this.#to || socket === this.#device) socket.resetAndDestroy();
+        else socket.destroy();
         return true;
       case 'open':
         return true;

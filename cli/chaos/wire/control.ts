@@ -34,10 +34,10 @@ export async function openControl(link: Link, path: string): Promise<Server> {
     if (!result.success) {
       return c.json({ code: 'INVALID_REQUEST', error: v.summarize(result.issues) }, 400);
     }
-    if (link.set(result.output)) return c.json({ set: true });
+    if (await link.set(result.output)) return c.json({ set: true });
     return c.json({ code: 'TOO_MANY', error: `at most ${CHAOS.wireFaultsMax} faults` }, 409);
   });
-  app.delete('/faults/:id', (c) => c.json({ cleared: link.clear(c.req.param('id')) }));
+  app.delete('/faults/:id', async (c) => c.json({ cleared: await link.clear(c.req.param('id')) }));
   const server = createServer(getRequestListener(app.fetch));
   rmSync(path, { force: true });
   await new Promise<void>((resolve, reject) => {

@@ -4,11 +4,13 @@
  * Invariant: every fault has an end of its own here, whoever set it and whatever became of him. With none set, bytes pass as
  * they come. Only addresses of this machine are listened on and connected to.
  */
-import { createServer, type Server } from 'node:net';
+import { createServer, type NetConnectOpts, type Server } from 'node:net';
+import { textOf } from '#cli/chaos/errors.ts';
 import type { Parameters } from '#cli/chaos/experiment.ts';
 import { CHAOS } from '#cli/chaos/limits.ts';
 import { Connection, type Sides } from '#cli/chaos/wire/connection.ts';
-import type { Conditions } from '#cli/chaos/wire/valve.ts';
+import type { Namespaces, Route } from '#cli/chaos/wire/namespaces.ts';
+import { CLEAR, type Conditions } from '#cli/chaos/wire/valve.ts';
 
 export interface Fault extends Pick<Parameters, 'latencyMs' | 'jitterMs' | 'lossPercent' | 'way'> {
   readonly id: string;
@@ -22,20 +24,31 @@ export class Link {
   readonly #faults = new Map<string, { fault: Fault; timer: NodeJS.Timeout }>();
   readonly #connections = new Set<Connection>();
   readonly #servers: Server[] = [];
+  readonly #namespaces: Namespaces | undefined;
+  /** Of every connection, as far as the kernel does not do it. */
+  #conditions: Sides = { toHub: CLEAR, fromHub: CLEAR };
   #accepted = 0;
   #passed = { toHub: 0, fromHub: 0 };
 
+  /** @param namespaces its bytes go through these */
+  constructor(namespaces?: Namespaces) {
+    this.#namespaces = namespaces;
+  }
+
   /** @returns the port of 127.0.0.1 that is listened on. @throws a listen error such as EADDRINUSE */
-  async open(to: { host: string; port: number }, port = 0): Promise<number> {
+  async open(route: Route, address: { host: string; port: number }, port = 0): Promise<number> {
+    const to: NetConnectOpts = (await this.#namespaces?.route(route, address)) ?? address;
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       if (this.#connections.size >= CHAOS.wireConnectionsMax) {
         socket.destroy();
         return;
       }
       const seed = [...this.#faults.values()].reduce((sum, { fault }) => sum ^ fault.seed, ++this.#accepted);
-      const connection = new Connection(socket, to, seed >>> 0, () => this.#closed(connection));
+      const connection = new Connection({
+        ...{ device: socket, to, seed: seed >>> 0, sides: this.#conditions },
+        onClose: () => this.#closed(connection),
+      });
       this.#connections.add(connection);
-      connection.set(this.#sides());
     });
     this.#servers.push(server);
     await new Promise<void>((resolve, reject) => {
@@ -49,22 +62,30 @@ export class Link {
   }
 
   /** @returns false: there are too many. One of the same id is replaced. */
-  set(fault: Fault): boolean {
+  async set(fault: Fault): Promise<boolean> {
     if (this.#faults.size >= CHAOS.wireFaultsMax && !this.#faults.has(fault.id)) return false;
     clearTimeout(this.#faults.get(fault.id)?.timer);
-    const timer = setTimeout(() => this.clear(fault.id), fault.forMs);
+    const timer = setTimeout(() => this.#over(fault.id), fault.forMs);
     this.#faults.set(fault.id, { fault, timer });
-    this.#apply();
+    await this.#apply();
     return true;
   }
 
   /** @returns whether it was still set */
-  clear(id: string): boolean {
+  async clear(id: string): Promise<boolean> {
     const known = this.#faults.get(id);
     clearTimeout(known?.timer);
     this.#faults.delete(id);
-    this.#apply();
+    await this.#apply();
     return known !== undefined;
+  }
+
+  /** Tried again until it works: nobody else may be left to do it. */
+  #over(id: string): void {
+    this.clear(id).catch((error: unknown) => {
+      process.stderr.write(`chaos link: ${id} is not cleared: ${textOf(error)}; trying again\n`);
+      setTimeout(() => this.#over(id), CHAOS.undoRetryMs).unref();
+    });
   }
 
   state() {
@@ -86,6 +107,7 @@ export class Link {
     const closed = this.#servers.map((server) => new Promise((resolve) => server.close(resolve)));
     for (const one of this.#connections) one.destroy();
     await Promise.all(closed);
+    await this.#namespaces?.close();
   }
 
   #closed(connection: Connection): void {
@@ -94,9 +116,9 @@ export class Link {
     this.#passed.fromHub += connection.passed.fromHub;
   }
 
-  #apply(): void {
-    const sides = this.#sides();
-    for (const one of [...this.#connections]) one.set(sides);
+  async #apply(): Promise<void> {
+    this.#conditions = (await this.#namespaces?.set(this.#sides())) ?? this.#sides();
+    for (const one of [...this.#connections]) one.set(this.#conditions);
   }
 
   #sides(): Sides {

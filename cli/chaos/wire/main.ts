@@ -8,6 +8,7 @@ import { writeMark } from '#cli/chaos/marks.ts';
 import { CONTROL_SOCKET } from '#cli/chaos/surroundings.ts';
 import { openControl } from '#cli/chaos/wire/control.ts';
 import { Link } from '#cli/chaos/wire/link.ts';
+import { Namespaces } from '#cli/chaos/wire/namespaces.ts';
 import { identify } from '#cli/processes.ts';
 
 export interface LinkOptions {
@@ -16,6 +17,8 @@ export interface LinkOptions {
   /** The hub's own, `http://127.0.0.1:8420`. */
   readonly hub: string;
   readonly mqtt: string;
+  /** Through network namespaces: loss and partition by the kernel. As root. */
+  readonly namespaces?: boolean;
 }
 
 const isLoopback = (host: string): boolean =>
@@ -40,8 +43,9 @@ export async function run(options: LinkOptions): Promise<void> {
   const directory = resolve(options.directory);
   const [hub, mqtt] = [addressOf(options.hub, 80), addressOf(options.mqtt, 1883)];
   mkdirSync(directory, { recursive: true });
-  const link = new Link();
-  const ports = { hub: await link.open(hub), mqtt: await link.open(mqtt) };
+  const namespaces = options.namespaces ? await Namespaces.open(directory) : undefined;
+  const link = new Link(namespaces);
+  const ports = { hub: await link.open('hub', hub), mqtt: await link.open('mqtt', mqtt) };
   const control = await openControl(link, join(directory, CONTROL_SOCKET));
   const self = identify(process.pid);
   if (self === undefined) throw new ChaosError('INTERNAL', '/proc does not show this process');
@@ -53,6 +57,7 @@ export async function run(options: LinkOptions): Promise<void> {
       hub: `http://127.0.0.1:${ports.hub}`,
       mqtt: `mqtt://127.0.0.1:${ports.mqtt}`,
       control: join(directory, CONTROL_SOCKET),
+      ...(namespaces === undefined ? {} : { namespaces: true, netem: namespaces.hasNetem }),
     })}\n`,
   );
   await new Promise<void>((done) => {
