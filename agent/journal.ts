@@ -14,6 +14,7 @@ import {
   fsyncSync,
   mkdirSync,
   openSync,
+  readFileSync,
   readSync,
   writeSync,
 } from 'node:fs';
@@ -87,6 +88,16 @@ const realFiles: JournalFiles = {
   keep: copyFileSync,
 };
 
+/** The latest value of a journal that another process writes; undefined if there is none that can be read. */
+export const peekJournal = (path: string): unknown => {
+  try {
+    const latest = newestSlot(readFileSync(path));
+    return latest && JSON.parse(latest.text);
+  } catch {
+    return undefined;
+  }
+};
+
 /** @throws AgentError `JOURNAL` if the file cannot be made or opened */
 export const openJournal = <T>(
   { path, bytesMax, parse, empty }: JournalOptions<T>,
@@ -108,7 +119,7 @@ export const openJournal = <T>(
   } catch (cause) {
     throw failed('open', cause);
   }
-  const latest = newestSlot(slots, bytesMax);
+  const latest = newestSlot(slots);
   let sequence = latest?.sequence ?? 0;
   let value = empty;
   let damaged: Error | null = null;

@@ -14,6 +14,7 @@ import { createLog } from '#agent/log.ts';
 import { emptyMemory, type Memory } from '#agent/memory.ts';
 import { LinkSigning } from '#agent/signing.ts';
 import { Supervisor } from '#agent/supervisor.ts';
+import { markTestDevice } from '#agent/test-device.ts';
 import { TtyWorkers } from '#agent/tty-workers.ts';
 import { RESOURCES } from '#handover/messages.ts';
 import { initial, type State } from '#handover/state.ts';
@@ -36,6 +37,8 @@ export interface AgentOptions {
   readonly signingKey?: string;
   /** How long a candidate may take until it is warm. */
   readonly warmMsMax?: number;
+  /** Failure injection may harm this device. */
+  readonly testDevice?: boolean;
   readonly logLevel?: string;
 }
 
@@ -55,11 +58,12 @@ const memory = (value: unknown): Memory =>
 export const startAgent = async (
   options: AgentOptions,
 ): Promise<{ supervisor: Supervisor; close(): Promise<void> }> => {
-  const { directory, device, fleet } = options;
+  const { directory, device, fleet, testDevice = false } = options;
   const log = createLog('agent', options.logLevel);
   const runDirectory = join(directory, 'run');
   const locksDirectory = join(directory, 'locks');
   mkdirSync(runDirectory, { recursive: true });
+  markTestDevice(directory, device, testDevice);
   const lock = createLock(locksDirectory);
   const { signingKey } = options;
   const signing = signingKey === undefined ? undefined : LinkSigning.open(signingKey, log);
@@ -99,6 +103,7 @@ export const startAgent = async (
   });
   const supervisor = new Supervisor({
     device,
+    testDevice,
     runDirectory,
     locksDirectory,
     engine,

@@ -37,8 +37,7 @@ const readSlot = (slot: Buffer): Slot | undefined => {
 };
 
 /** @param file both slots, `2 * slotBytes(bytesMax)` */
-export const newestSlot = (file: Buffer, bytesMax: number): Slot | undefined => {
-  const first = readSlot(file.subarray(0, slotBytes(bytesMax)));
-  const second = readSlot(file.subarray(slotBytes(bytesMax)));
+export const newestSlot = (file: Buffer): Slot | undefined => {
+  const [first, second] = [file.subarray(0, file.length / 2), file.subarray(file.length / 2)].map(readSlot);
   return first && second ? (first.sequence > second.sequence ? first : second) : (first ?? second);
 };

@@ -20,12 +20,15 @@ import { blamed, flown, type Memory, reconciled, releaseNamed, targeted, unwatch
 import { standingBack } from '#agent/patching.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
+import { TEST_DEVICE_LABEL } from '#agent/test-device.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
 import { nowUs } from '#handover/native.ts';
 import type { Failure, Outcome } from '#handover/state.ts';
 
 export interface SupervisorOptions {
   readonly device: string;
+  /** Failure injection may harm it; said on every container. */
+  readonly testDevice?: boolean;
   /** Mounted into each app at `/run/midair`; holds the handover socket. */
   readonly runDirectory: string;
   /** Mounted into each app at `LOCK_MOUNT`; holds the update lock. */
@@ -295,7 +298,7 @@ export class Supervisor {
   }
 
   async #start(release: Release): Promise<void> {
-    const { engine, device, runDirectory, locksDirectory } = this.#options;
+    const { engine, device, testDevice = false, runDirectory, locksDirectory } = this.#options;
     const { image, labels } = serviceOf(release);
     const policy = policyOf(labels);
     // What it may have been through before belongs to another update.
@@ -314,7 +317,13 @@ export class Supervisor {
         MIDAIR_RELEASE: release.id,
         MIDAIR_IMAGE_ID: image.id,
       },
-      labels: { 'io.midair.app': release.app, 'io.midair.release': release.id, 'io.midair.device': device },
+      labels: {
+        'io.midair.app': release.app,
+        'io.midair.release': release.id,
+        'io.midair.device': device,
+        'io.midair.service': Object.keys(release.services)[0] ?? '',
+        [TEST_DEVICE_LABEL]: String(testDevice),
+      },
       mounts: [
         { source: runDirectory, target: MOUNT },
         { source: locksDirectory, target: LOCK_MOUNT },

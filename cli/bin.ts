@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import { agentCommand } from '#cli/commands/agent.ts';
+import { chaosCommand } from '#cli/commands/chaos.ts';
 import { deltaCommand } from '#cli/commands/delta.ts';
 import { demoCommand } from '#cli/commands/demo.ts';
 import { gateCommand } from '#cli/commands/gate.ts';
@@ -44,6 +45,7 @@ for (const command of [
   statusCommand(),
   handoverCommand(),
   deltaCommand(),
+  chaosCommand(),
 ]) {
   // Subcommands of a command do not inherit it.
   for (const one of [command, ...command.commands]) {

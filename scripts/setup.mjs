@@ -25,6 +25,18 @@ const TOOLS = [
     why: 'the browser tests open the control panel in it',
     when: () => ['test', 'check'].includes(PURPOSE),
   },
+  {
+    command: 'iptables',
+    debian: 'iptables',
+    why: 'failure injection loses packets with it, in a namespace of its own',
+    when: () => ['test', 'check'].includes(PURPOSE),
+  },
+  {
+    command: 'tc',
+    debian: 'iproute2',
+    why: 'failure injection makes virtual interfaces with it, in a namespace of its own',
+    when: () => ['test', 'check'].includes(PURPOSE),
+  },
   { command: 'xdelta3', debian: 'xdelta3', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
   { command: 'bsdiff', debian: 'bsdiff', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
   { command: 'zstd', debian: 'zstd', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },

@@ -26,6 +26,7 @@ interface Flags {
   gate: boolean;
   signingKey?: string;
   warmTimeout: number;
+  testDevice: boolean;
   logLevel: string;
 }
 
@@ -91,6 +92,13 @@ export function agentCommand(): Command {
         .default(60),
     )
     .addOption(
+      option(
+        '--test-device',
+        'mark this device and what it runs as one that failure injection may harm (midair chaos --help)',
+        'MIDAIR_TEST_DEVICE',
+      ).default(false),
+    )
+    .addOption(
       option('--log-level <level>', 'debug, info, warn or error', 'MIDAIR_LOG_LEVEL').default('info'),
     )
     .addHelpText(
@@ -118,6 +126,7 @@ Example:
         camera: resolve(flags.camera),
         panel: flags.panel,
         warmMsMax: flags.warmTimeout * 1000,
+        testDevice: flags.testDevice,
         logLevel: flags.logLevel,
       });
     });

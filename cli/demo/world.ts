@@ -11,6 +11,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type BaseImage, ensureBaseImage } from '#cli/base-image.ts';
+import { writeMark } from '#cli/chaos/marks.ts';
 import { type Child, startChild, tail } from '#cli/demo/child.ts';
 import { Repository } from '#cli/demo/repository.ts';
 import type { Scope } from '#cli/demo/scope.ts';
@@ -62,6 +63,7 @@ export class World {
   #droneEngine: Engine | undefined;
   #hub: HubClient | undefined;
   #mqttUrl = '';
+  #wayToHub: { readonly hub: string; readonly mqtt: string } | undefined;
   #sim: SimClient | undefined;
   #devices = { rotors: '', camera: '' };
   #panelUrl = '';
@@ -112,6 +114,16 @@ export class World {
     return started(this.#droneEngine, 'engine');
   }
 
+  /** `mqtt://host:port`, the hub's own. */
+  get mqttUrl(): string {
+    return this.#mqttUrl;
+  }
+
+  /** How the agent reaches its hub from its next start on; else directly. */
+  set wayToHub(way: { readonly hub: string; readonly mqtt: string }) {
+    this.#wayToHub = way;
+  }
+
   get hubEngine(): Engine {
     return started(this.#hubEngine, 'engine');
   }
@@ -160,12 +172,13 @@ export class World {
   }
 
   async startHub(): Promise<void> {
-    const { ready } = await this.#start('hub', [
+    const { ready, id } = await this.start('hub', [
       ...['--dir', this.path('hub'), '--http', '127.0.0.1:0', '--mqtt', '127.0.0.1:0'],
       ...['--engine', this.hubEngine.url, '--fleet', this.fleet],
     ]);
     this.#hub = new HubClient(String(ready.url));
     this.#mqttUrl = String(ready.mqtt);
+    writeMark({ role: 'hub', device: null, directory: this.path('hub'), ...id });
   }
 
   /** Another one's hub and engines: a second drone of its fleet. */
@@ -176,19 +189,20 @@ export class World {
   }
 
   async startSim(args: string[] = []): Promise<void> {
-    const { ready } = await this.#start('sim', [
+    const { ready, id } = await this.start('sim', [
       ...['--dir', this.path('sim'), '--signing-key', this.#keyFile],
       ...args,
     ]);
     this.#devices = { rotors: String(ready.rotors), camera: String(ready.camera) };
     this.#sim = new SimClient(String(ready.url));
+    writeMark({ role: 'sim', device: this.device, directory: this.path('sim'), ...id });
   }
 
   /** Also again: it takes over from the one that runs, which ends. */
   async startGate(): Promise<Child> {
     const before = this.#gate;
     if (before !== undefined) this.#expected.add(before);
-    this.#gate = await this.#start('gate', [
+    this.#gate = await this.start('gate', [
       ...['--socket', this.path('agent', 'gate', 'control.sock'), '--tty', this.#devices.rotors],
     ]);
     return this.#gate;
@@ -198,10 +212,11 @@ export class World {
   async startAgent(args: readonly string[] = []): Promise<Child> {
     if (this.#panelUrl === '') this.#panelUrl = `http://127.0.0.1:${await freePort(this.#panelPort)}`;
     if (this.#isStrict && this.#gate === undefined) await this.startGate();
-    this.#agent = await this.#start('agent', [
+    const { hub, mqtt } = this.#wayToHub ?? { hub: this.hub.url, mqtt: this.#mqttUrl };
+    this.#agent = await this.start('agent', [
       ...(this.#isStrict ? ['--gate'] : []),
       ...['--dir', this.path('agent'), '--device', this.device, '--fleet', this.fleet],
-      ...['--hub', this.hub.url, '--mqtt', this.#mqttUrl, '--engine', this.droneEngine.url],
+      ...['--hub', hub, '--mqtt', mqtt, '--engine', this.droneEngine.url, '--test-device'],
       ...['--rotors', this.#devices.rotors, '--camera', this.#devices.camera],
       ...['--signing-key', this.#keyFile],
       ...['--panel', this.#panelUrl.slice('http://'.length), ...args],
@@ -209,7 +224,8 @@ export class World {
     return this.#agent;
   }
 
-  async #start(name: 'hub' | 'sim' | 'gate' | 'agent', args: string[]): Promise<Child> {
+  /** One more process of this command line; `name` is its log's. */
+  async start(name: string, args: string[], command: string[] = [name]): Promise<Child> {
     const logFile =
       this.#logs === undefined
         ? this.path('logs', `${name}.log`)
@@ -217,7 +233,7 @@ export class World {
     let isEnding = false;
     const child = await this.#scope.use(
       name,
-      () => startChild({ name, args: [name, ...args], logFile, signal: this.signal }),
+      () => startChild({ name, args: [...command, ...args], logFile, signal: this.signal }),
       async (running) => {
         isEnding = true;
         await running.stop();
@@ -240,7 +256,11 @@ export class World {
 
   /** From here on the agent that runs now may end by itself. */
   expectAgentEnd(): void {
-    this.#expected.add(started(this.#agent, 'agent'));
+    this.expectEnd(started(this.#agent, 'agent'));
+  }
+
+  expectEnd(child: Child): void {
+    this.#expected.add(child);
   }
 
   /** The agent that was started last. */

@@ -225,7 +225,7 @@ export class Drone {
       this.world.broken(`${this.name} tells generation ${generation} after ${this.#toldGeneration}`);
     this.#toldGeneration = generation;
     const file = this.disk.durable(HANDOVER_JOURNAL);
-    const slot = file && newestSlot(file, AGENT_LIMITS.handoverJournalBytesMax);
+    const slot = file && newestSlot(file);
     const durable = slot ? (JSON.parse(slot.text) as State) : initial;
     const known = durable.phase === 'idle' ? durable.owner : 'prior' in durable ? durable.prior : null;
     if (owner !== null && known !== owner.id)
