@@ -16,7 +16,7 @@ import { LIMITS } from '#agent/limits.ts';
 import type { Link } from '#agent/link.ts';
 import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
-import { standingBack } from '#agent/patching.ts';
+import { newsOf } from '#agent/news.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
 import type { Current, Release, Stage, Target } from '#fleet/protocol.ts';
@@ -133,16 +133,23 @@ export class Supervisor {
     return release?.id === name && release ? { id, release } : null;
   }
 
-  /** A new target state; an older or equal generation is no news. */
+  /** A new target state, or other ways to the same one; an older generation is no news. */
   target(target: Target): void {
     const memory = this.#options.memory.value;
-    if (target.generation <= (memory.target?.generation ?? -1)) return;
+    const news = newsOf(memory.target, target);
+    if (news === 'old') return;
     try {
-      this.#options.memory.write({ ...memory, target, failed: null });
+      this.#options.memory.write({ ...memory, target, failed: news === 'target' ? null : memory.failed });
     } catch (error) {
       this.#troubled(error);
       clearTimeout(this.#retry);
       this.#retry = setTimeout(() => this.target(target), LIMITS.targetRetryMs);
+      return;
+    }
+    if (news === 'offers') {
+      // Whoever fetches looks what is left to fetch either way; who installs already has all bytes.
+      if (this.#stage === 'fetch') this.#interrupt.abort();
+      this.#poke();
       return;
     }
     this.#failures = 0;
@@ -240,7 +247,7 @@ export class Supervisor {
       case 'install':
       case 'start':
         if (this.#isRefused(next.release)) return true;
-        if (next.do === 'install') await standingBack(this.#options.log, () => this.#install(next.release));
+        if (next.do === 'install') await this.#install(next.release);
         else await this.#start(next.release);
         return next.do === 'install';
     }

@@ -15,6 +15,8 @@ import { Spool } from '#deltas/spool.ts';
 export interface SpooledBasis {
   /** Of the file that holds them. */
   path: string;
+  /** Its length. */
+  bytes: number;
   files: [name: string, offset: number, bytes: number][];
   /** For a delta that asks for it. */
   list?: ListedFile[];
@@ -46,6 +48,7 @@ export async function spoolBasis(
     await spool.detach();
     return {
       path,
+      bytes: spool.length,
       files: [...found].map(([name, file]) => [name, starts.get(file) ?? 0, file.bytes]),
       ...(delta.needsList && { list: [...image.list()] }),
     };

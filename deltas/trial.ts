@@ -12,6 +12,8 @@ import type { Basis } from '#deltas/basis.ts';
 export interface Cost {
   /** Length of the layers that it rebuilds. */
   outputBytes: number;
+  /** Of the basis files that were open to it. */
+  basisBytes?: number;
   /** Processor time, of all threads: what a device's own speed scales. */
   cpuMs: number;
   /** How far the process's memory rose; undefined where the kernel does not tell (Linux's VmHWM). */

@@ -68,8 +68,9 @@ async function make(job: Extract<DeltaJob, { do: 'make' }>): Promise<DeltaResult
 
 async function attempt(job: Extract<DeltaJob, { do: 'try' }>): Promise<DeltaResult> {
   const file = await fileAccess(job.delta);
-  const basis = await openSpooled(JSON.parse(await readFile(job.spooled, 'utf8')) as SpooledBasis);
-  return { ok: true, cost: await tryDelta(await openDelta(file), basis) };
+  const spooled = JSON.parse(await readFile(job.spooled, 'utf8')) as SpooledBasis;
+  const cost = await tryDelta(await openDelta(file), await openSpooled(spooled));
+  return { ok: true, cost: { ...cost, basisBytes: spooled.bytes } };
 }
 
 // Without the hub there is nobody to work for.

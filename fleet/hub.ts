@@ -128,7 +128,14 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     let mqttUrl = '';
     const git = new GitHttp({ repositories, pushes, hookUrl: () => hookUrl(url), log });
     const api = getRequestListener(
-      createApi({ fleet, store, targets, log, addresses: () => ({ url, mqttUrl }) }).fetch,
+      createApi({
+        fleet,
+        store,
+        targets,
+        log,
+        offer: (release) => offers.release(release, new Set()),
+        addresses: () => ({ url, mqttUrl }),
+      }).fetch,
     );
     const server = createServer((request, response) => {
       route({ request, response, git, pushes, blobs, api }).catch((error: unknown) => {

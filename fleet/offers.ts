@@ -53,7 +53,7 @@ export class Offers {
     return { ...release, services: Object.fromEntries(services) };
   }
 
-  #withDeltas({ bridges: _, ...image }: Image): Image {
+  #withDeltas(image: Image): Image {
     const bases = new Set(image.deltas.map(({ basis }) => basis));
     const later = this.#options.store.deltas(image.id).filter(({ basis }) => !bases.has(basis));
     return { ...image, deltas: [...image.deltas, ...later] };

@@ -35,6 +35,8 @@ const layer = v.object({
 const cost = v.object({
   /** Length of the layers that it rebuilds. */
   outputBytes: bytes,
+  /** Of the basis files that it names: what is spooled where the engine's own are out of sight. */
+  basisBytes: v.optional(bytes),
   /** Processor time at the hub: the device's own speed scales it. */
   cpuMs: integer,
   /** How far the process that applied it grew. */

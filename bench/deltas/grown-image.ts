@@ -2,7 +2,7 @@
  * Two versions of an image of any size, the same for the same size: noise for programs, text for sources, made as they are read, so
  * that nothing of it lies on the disk.
  *
- * The change is of the same kind at each size: all times fresh, each 31st file changed in a few bytes, the largest file (a tenth of
+ * The change is of the same kind at each size: all times fresh, one file in 300 changed in a few bytes, the largest file (a tenth of
  * the image) with pieces put in and taken out, one file in a hundred new.
  */
 import { createCipheriv, createHash } from 'node:crypto';
