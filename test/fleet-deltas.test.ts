@@ -127,14 +127,20 @@ test('a device that was away for several releases gets a way over them, and then
 
   const late = await Device.connect(cleanup, hub, 'drone-2');
   await late.report({ images: [v1.id], owner: { release: 'v1', imageId: v1.id, container: 'c' } });
-  const told = await eventually('the delta from v1', () =>
-    late.targets.find((one) => one.release?.services.main?.image.deltas.some(({ basis }) => basis === v1.id)),
+  // It is made behind everything else, which on a busy machine takes long.
+  const told = await eventually(
+    'the delta from v1',
+    () =>
+      late.targets.find((one) =>
+        one.release?.services.main?.image.deltas.some(({ basis }) => basis === v1.id),
+      ),
+    120_000,
   );
   expect(told.generation).toBe(3);
   expect(await rebuild(hub, v1, told.release?.services.main?.image as Image)).toHaveLength(1);
   // Who has something else was told nothing new.
   expect(early.targets.filter(({ generation }) => generation === 3)).toHaveLength(1);
-});
+}, 240_000);
 
 test('a delta that does not pay or cannot be made is left out, and the release goes on', async () => {
   const hub = await testHub(cleanup, testEngine());

@@ -245,6 +245,26 @@ describe('a delta', () => {
     expect(existsSync(join(directory, 'spool'))).toBe(false);
   });
 
+  test.each([
+    ['a file that is patched', 'app/main.js'],
+    ['a file that is copied', 'app/unchanged.js'],
+  ])(
+    'whose basis was changed by hand, in %s, is noticed, and whole layers come instead',
+    async (_what, path) => {
+      const { v1, target } = await withDelta();
+      const images = await openImages({ basis: 'overlay' });
+      await images.install(v1, how());
+      const { UpperDir = '' } = ((await inspect(v1.id)).GraphDriver.Data ?? {}) as { UpperDir?: string };
+      const file = join(UpperDir, path);
+      const bytes = readFileSync(file);
+      bytes[1_000] = (bytes[1_000] ?? 0) ^ 1;
+      writeFileSync(file, bytes);
+      expect(await images.install(target, how())).toMatchObject({ as: 'layers' });
+      expect(events).toEqual([expect.stringMatching(/^image\.delta-failed: .*the basis.*whole layers/)]);
+      expect((await inspect(target.id)).Id).toBe(target.id);
+    },
+  );
+
   test('is not used without its basis, nor when it is larger than the layers', async () => {
     const { v1, target } = await withDelta();
     const images = await openImages();

@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type Docker from 'dockerode';
+import { basisFacts } from '#agent/images/basis.ts';
 import { aborted, diskError, ImageError, textOf } from '#agent/images/errors.ts';
 import { removeContainer } from '#agent/images/export.ts';
 import { blobPath, bytesOnDisk, fetchBlob } from '#agent/images/fetch.ts';
@@ -247,6 +248,7 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     const { image, delta } = leg;
     const { signal } = how;
     const config = blobPath(downloads, image.config.digest);
+    const facts = delta && (await basisFacts(docker, delta.basis, signal));
     try {
       await pullImage({
         docker,
@@ -258,6 +260,7 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
               image,
               fetched: plan.blobs.map(({ digest }) => digest),
               ...(delta && { delta }),
+              ...(facts && { facts }),
               held,
               downloads,
               spool,

@@ -3,7 +3,6 @@
  * is told to stop or its agent is gone. See patcher.ts.
  */
 import { readFile } from 'node:fs/promises';
-import Docker from 'dockerode';
 import { LIMITS } from '#agent/images/limits.ts';
 import type { Order, Told, ToPatcher } from '#agent/images/patcher.ts';
 import { openRegistry } from '#agent/images/registry.ts';
@@ -13,9 +12,10 @@ import { toPlain } from '#agent/images/told-error.ts';
 const closing = new AbortController();
 const fetches = new Map<number, PromiseWithResolvers<string>>();
 let fetchId = 0;
+let serving: Promise<void> = Promise.resolve();
 let closeAll = async (): Promise<void> => {};
 
-const tell = (told: Told, sent?: () => void): void => void process.send?.(told, undefined, undefined, sent);
+const tell = (told: Told): void => void process.send?.(told);
 
 /** The network is the agent's: it keeps account of what came over it. */
 const fetch: Order['fetch'] = (blob) => {
@@ -30,7 +30,8 @@ async function serve(order: Omit<Order, 'fetch'>): Promise<void> {
   const { engine, name, image, config } = order;
   const layers = await openLayers({
     ...order,
-    docker: new Docker(engine),
+    // Loaded when it is needed: it takes as much memory as all the rest here.
+    docker: async () => new (await import('dockerode')).default(engine),
     fetched: new Set(order.fetched),
     fetch,
     signal: closing.signal,
@@ -63,7 +64,9 @@ async function serve(order: Omit<Order, 'fetch'>): Promise<void> {
 process.on('message', (message: ToPatcher) => {
   switch (message.type) {
     case 'order':
-      serve(message.order).catch((error: unknown) => tell({ type: 'refused', error: toPlain(error) }));
+      serving = serve(message.order).catch((error: unknown) =>
+        tell({ type: 'refused', error: toPlain(error) }),
+      );
       return;
     case 'fetched': {
       const answer = fetches.get(message.id);
@@ -74,7 +77,9 @@ process.on('message', (message: ToPatcher) => {
     }
     case 'close':
       closing.abort(new Error('called off'));
-      void closeAll()
+      // A basis that is just being exported has a container to remove.
+      void serving
+        .then(() => closeAll())
         .catch(() => undefined)
         .then(() => process.exit(0));
   }

@@ -12,7 +12,7 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { extname, join } from 'node:path';
 import type Docker from 'dockerode';
-import { ImageError, textOf } from '#agent/images/errors.ts';
+import { aborted, textOf } from '#agent/images/errors.ts';
 import { LIMITS } from '#agent/images/limits.ts';
 import type { Registry } from '#agent/images/registry.ts';
 import type { LayersOptions } from '#agent/images/sources.ts';
@@ -117,7 +117,7 @@ export async function openPatcher(options: PatcherOptions): Promise<Registry> {
 
   let closed: Promise<void> | undefined;
   const close = (): Promise<void> => (closed ??= end(child).finally(letGo));
-  const called = (): void => ready.reject(new ImageError('ABORTED', 'the installation was called off'));
+  const called = (): void => ready.reject(aborted(signal));
   signal.addEventListener('abort', called, { once: true });
   if (signal.aborted) called();
   try {

@@ -8,7 +8,7 @@ import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream';
 import { constants, createZstdDecompress } from 'node:zlib';
 import type Docker from 'dockerode';
-import { type OpenBasis, openBasis } from '#agent/images/basis.ts';
+import { type BasisFacts, type OpenBasis, openBasis } from '#agent/images/basis.ts';
 import { aborted, ImageError, textOf } from '#agent/images/errors.ts';
 import { blobPath } from '#agent/images/fetch.ts';
 import { LIMITS } from '#agent/images/limits.ts';
@@ -19,11 +19,13 @@ import { applyLayer, type DeltaReader, fileAccess, openDelta } from '#deltas/ind
 import type { Blob, DeltaOffer, Image, Layer } from '#fleet/protocol.ts';
 
 export interface LayersOptions {
-  docker: Docker;
+  docker: () => Promise<Docker>;
   image: Image;
   /** Digests of the blobs that are on the disk whole. */
   fetched: ReadonlySet<string>;
   delta?: DeltaOffer;
+  /** Of the delta's basis. */
+  facts?: BasisFacts;
   held: readonly Held[];
   downloads: string;
   spool: string;
@@ -42,16 +44,17 @@ export interface Layers {
 /** @throws ImageError, DeltaError: a delta that is not the one the target names, or a basis that cannot be read */
 export async function openLayers(options: LayersOptions): Promise<Layers> {
   const { image, fetched, held, downloads } = options;
-  const delta = options.delta ? await openOneDelta(options, options.delta) : undefined;
+  const { delta: offer, facts } = options;
+  const delta = offer && facts ? await openOneDelta(options, offer, facts) : undefined;
   let turn: Promise<unknown> = Promise.resolve();
 
   /** One `save` at a time: each writes the whole image inside the engine. */
   const fromEngine = (layer: Layer, signal: AbortSignal): Promise<string | undefined> => {
     const holder = held.find(({ diffIds }) => diffIds.includes(layer.diffId));
     if (!holder) return Promise.resolve(undefined);
-    const spooled = turn.then(() =>
+    const spooled = turn.then(async () =>
       spoolSavedLayer({
-        docker: options.docker,
+        docker: await options.docker(),
         imageId: holder.id,
         layer,
         directory: options.spool,
@@ -98,7 +101,7 @@ interface OneDelta {
   close(): Promise<void>;
 }
 
-async function openOneDelta(options: LayersOptions, delta: DeltaOffer): Promise<OneDelta> {
+async function openOneDelta(options: LayersOptions, delta: DeltaOffer, facts: BasisFacts): Promise<OneDelta> {
   const { docker, image, downloads, spool, label, signal } = options;
   const file = await fileAccess(blobPath(downloads, delta.blob.digest));
   try {
@@ -121,6 +124,7 @@ async function openOneDelta(options: LayersOptions, delta: DeltaOffer): Promise<
     const basis = await openBasis({
       docker,
       imageId: delta.basis,
+      facts,
       paths: (listing) => reader.basisPaths(listing),
       needsList: reader.needsList,
       directory: spool,
