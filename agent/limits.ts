@@ -28,8 +28,11 @@ export const LIMITS = {
   eventsWaitingMax: 1_000,
   /** After the rotors have passed: ten cycles that nothing of ours disturbs; far below any probation. */
   settleMs: 40,
-  /** Of 1,024, which everything else has: for the agent while it patches. */
+  /** Of 1,024 on v1, of 100 on v2, which everything else has: for the process that patches. */
   patchingCpuShares: 64,
+  patchingCpuWeight: 6,
+  /** Of 100 (v2) or 500 (v1). */
+  patchingIoWeight: 10,
   /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at. */
   lateMs: 4.3,
   /** Between two such looks. */

@@ -3,6 +3,7 @@
  *
  * Invariant: the target's generation never goes back, and `good` is the release that was committed last.
  */
+import { newsOf } from '#agent/news.ts';
 import type { Observed } from '#agent/planner.ts';
 import { BLAMELESS, type Release, type Target } from '#fleet/protocol.ts';
 import type { Failure } from '#handover/state.ts';
@@ -25,13 +26,19 @@ export const emptyMemory: Memory = {
 };
 
 /**
- * `null`: an older or equal generation is no news.
+ * `null`: what was told is no news. Other ways to the same target state leave what failed as it is.
  * @param inFlight of an update that is under way
  */
-export const targeted = (memory: Memory, target: Target, inFlight: Release | null): Memory | null =>
-  target.generation <= (memory.target?.generation ?? -1)
-    ? null
-    : { ...memory, target, failed: null, candidate: inFlight };
+export const targeted = (memory: Memory, target: Target, inFlight: Release | null): Memory | null => {
+  switch (newsOf(memory.target, target)) {
+    case 'old':
+      return null;
+    case 'offers':
+      return { ...memory, target };
+    case 'target':
+      return { ...memory, target, failed: null, candidate: inFlight };
+  }
+};
 
 /** The whole release of that name, if it is one that can have been started. */
 export const releaseNamed = ({ target, candidate, good, previous }: Memory, name: string): Release | null =>

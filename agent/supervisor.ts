@@ -17,7 +17,7 @@ import type { Link } from '#agent/link.ts';
 import { LOCK_MOUNT } from '#agent/lock.ts';
 import type { Log } from '#agent/log.ts';
 import { blamed, flown, type Memory, reconciled, releaseNamed, targeted, unwatched } from '#agent/memory.ts';
-import { standingBack } from '#agent/patching.ts';
+import { newsOf } from '#agent/news.ts';
 import { type Container, type Observed, type Plan, plan, serviceOf } from '#agent/planner.ts';
 import { policyOf } from '#agent/policy.ts';
 import { TEST_DEVICE_LABEL } from '#agent/test-device.ts';
@@ -147,9 +147,11 @@ export class Supervisor {
     return true;
   }
 
-  /** A new target state; an older or equal generation is no news. */
+  /** A new target state, or other ways to the same one; an older generation is no news. */
   target(target: Target): void {
-    const next = targeted(this.#options.memory.value, target, this.#candidate?.release ?? this.#starting);
+    const memory = this.#options.memory.value;
+    const news = newsOf(memory.target, target);
+    const next = targeted(memory, target, this.#candidate?.release ?? this.#starting);
     if (next === null) return;
     try {
       this.#options.memory.write(next);
@@ -157,6 +159,12 @@ export class Supervisor {
       this.#troubled(error);
       clearTimeout(this.#retry);
       this.#retry = setTimeout(() => this.target(target), LIMITS.targetRetryMs);
+      return;
+    }
+    if (news === 'offers') {
+      // Whoever fetches looks what is left to fetch either way; who installs already has all bytes.
+      if (this.#stage === 'fetch') this.#interrupt.abort();
+      this.#poke();
       return;
     }
     this.#failures = 0;
@@ -255,7 +263,7 @@ export class Supervisor {
       case 'install':
       case 'start':
         if (this.#isRefused(next.release)) return true;
-        if (next.do === 'install') await standingBack(this.#options.log, () => this.#install(next.release));
+        if (next.do === 'install') await this.#install(next.release);
         else await this.#start(next.release);
         return next.do === 'install';
     }

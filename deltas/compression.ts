@@ -121,6 +121,8 @@ export class SectionReader {
             params: { [constants.ZSTD_d_windowLogMax]: LIMITS.zstdWindowLogMax },
           });
     const source = codec === 'brotli' ? withinHistory(packed, what) : packed;
+    // A call of zlib's that is under way when the pipeline is given up may fail afterwards, when nobody listens any more.
+    stream.on('error', () => undefined);
     this.#running = pipeline(Readable.from(source, { objectMode: false }), stream, {
       signal: this.#abort.signal,
       end: true,

@@ -22,3 +22,5 @@ export {
   makeDelta,
 } from '#deltas/make.ts';
 export { fileAccess, memoryAccess, type RandomAccess, readAt } from '#deltas/random-access.ts';
+export { openSpooled, type SpooledBasis, spoolBasis } from '#deltas/spooled-basis.ts';
+export { APPLY_FLAGS, type Cost, tryDelta } from '#deltas/trial.ts';

@@ -56,6 +56,11 @@ export class Spool {
       yield await all.read(at, LIMITS.bodyChunkBytes);
   }
 
+  /** Closes it and leaves the file. */
+  async detach(): Promise<void> {
+    await this.#handle.close();
+  }
+
   /** Closes and removes it. */
   async close(): Promise<void> {
     await this.#handle.close();

@@ -11,6 +11,7 @@ import * as v from 'valibot';
 import { asFleetError, FleetError } from '#fleet/errors.ts';
 import { LIMITS } from '#fleet/limits.ts';
 import { statusPage } from '#fleet/page.ts';
+import type { Release } from '#fleet/protocol.ts';
 import type { Store } from '#fleet/store.ts';
 import type { Targets } from '#fleet/targets.ts';
 
@@ -18,6 +19,8 @@ export interface ApiOptions {
   fleet: string;
   store: Store;
   targets: Targets;
+  /** The release with the deltas that were made for it later. */
+  offer: (release: Release) => Release;
   addresses: () => { url: string; mqttUrl: string };
   log: BaseLogger;
 }
@@ -38,11 +41,15 @@ export const errorBody = (error: FleetError) => ({
   error: { code: error.code, text: error.message, next: error.next },
 });
 
-export function createApi({ fleet, store, targets, addresses, log }: ApiOptions): Hono {
+export function createApi({ fleet, store, targets, offer, addresses, log }: ApiOptions): Hono {
+  const target = () => {
+    const record = store.target();
+    return { ...record, release: record.release && offer(record.release) };
+  };
   const status = () => ({
     fleet,
     ...addresses(),
-    target: store.target(),
+    target: target(),
     devices: store.devices(),
     releases: store.releases(LIMITS.releasesPerAnswerMax),
   });

@@ -18,6 +18,7 @@ import { listen } from '#fleet/listen.ts';
 import { PacketCap } from '#fleet/packets.ts';
 import {
   type Channel,
+  type Current,
   currentSchema,
   eventSchema,
   presenceSchema,
@@ -43,6 +44,8 @@ export interface BrokerOptions {
   store: Store;
   /** A device that was just born, or that the hub sees for the first time: it is to get the target. */
   onDevice: (device: string) => void;
+  /** What a device has, newer than what was known. */
+  onCurrent: (current: Current) => void;
   log: BaseLogger;
 }
 
@@ -142,7 +145,7 @@ const isDeviceChannel = (channel: string): channel is Exclude<Channel, 'target'>
 
 /** Stores what is valid; tells what is wrong with what is not. */
 function take(
-  { store, onDevice, log }: BrokerOptions,
+  { store, onDevice, onCurrent, log }: BrokerOptions,
   device: string,
   channel: Exclude<Channel, 'target'>,
   payload: Buffer,
@@ -163,8 +166,8 @@ function take(
     if (taken === 'new') log.info({ device, session: message.session, online: message.online }, 'presence');
     if (message.online) onDevice(device);
   } else if ('bootId' in message) {
-    if (store.current(message, now) === 'stale')
-      log.debug({ device, sequence: message.sequence }, 'stale state');
+    if (store.current(message, now) === 'new') onCurrent(message);
+    else log.debug({ device, sequence: message.sequence }, 'stale state');
   } else if (store.event(message, now) === 'new') {
     log.info({ device, type: message.type, text: message.text }, 'event');
   }

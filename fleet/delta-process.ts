@@ -1,6 +1,21 @@
-/** The program that encodes one delta, for `deltas.ts`: one job in, one result out, then it ends. */
-import { mkdir } from 'node:fs/promises';
-import { type LayerSource, makeDelta } from '#deltas/index.ts';
+/**
+ * The program that makes one delta, or applies one to nothing, for `deltas.ts`: one job in, one result out, then it ends.
+ *
+ * Two processes for one delta: the second is started as a device's is, so that its figures are a device's.
+ */
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  type Cost,
+  fileAccess,
+  type LayerSource,
+  makeDelta,
+  openDelta,
+  openSpooled,
+  type SpooledBasis,
+  spoolBasis,
+  tryDelta,
+} from '#deltas/index.ts';
 import { openZstd } from '#fleet/blobs.ts';
 
 export interface LayerFile {
@@ -10,17 +25,22 @@ export interface LayerFile {
   path: string;
 }
 
-export interface DeltaJob {
-  basisId: string;
-  basisLayers: LayerFile[];
-  targetId: string;
-  targetLayers: LayerFile[];
-  /** File that is written. */
-  output: string;
-  scratch: string;
-}
+export type DeltaJob =
+  | {
+      do: 'make';
+      basisId: string;
+      basisLayers: LayerFile[];
+      targetId: string;
+      targetLayers: LayerFile[];
+      /** File that is written. */
+      output: string;
+      scratch: string;
+      /** The basis files that it names are left here, for `try`. */
+      spooled: string;
+    }
+  | { do: 'try'; delta: string; spooled: string };
 
-export type DeltaResult = { ok: true } | { ok: false; text: string };
+export type DeltaResult = { ok: true; cost?: Cost } | { ok: false; text: string };
 
 const layerSource = ({ diffId, bytes, path }: LayerFile): LayerSource => ({
   diffId,
@@ -28,25 +48,37 @@ const layerSource = ({ diffId, bytes, path }: LayerFile): LayerSource => ({
   open: () => openZstd(path) as AsyncIterable<Uint8Array>,
 });
 
-async function encode(job: DeltaJob): Promise<void> {
+async function make(job: Extract<DeltaJob, { do: 'make' }>): Promise<DeltaResult> {
   await mkdir(job.scratch, { recursive: true });
+  const basisLayers = job.basisLayers.map(layerSource);
   await makeDelta({
     basisId: job.basisId,
-    basisLayers: job.basisLayers.map(layerSource),
+    basisLayers,
     targetId: job.targetId,
     targetLayers: job.targetLayers.map(layerSource),
     scratchDirectory: job.scratch,
     output: job.output,
   });
+  const file = await fileAccess(job.output);
+  const spooled = await spoolBasis(basisLayers, await openDelta(file), join(job.scratch, 'basis-files'));
+  await file.close();
+  await writeFile(job.spooled, JSON.stringify(spooled));
+  return { ok: true };
 }
 
-// Without the hub there is nobody to encode for.
+async function attempt(job: Extract<DeltaJob, { do: 'try' }>): Promise<DeltaResult> {
+  const file = await fileAccess(job.delta);
+  const spooled = JSON.parse(await readFile(job.spooled, 'utf8')) as SpooledBasis;
+  const cost = await tryDelta(await openDelta(file), await openSpooled(spooled));
+  return { ok: true, cost: { ...cost, basisBytes: spooled.bytes } };
+}
+
+// Without the hub there is nobody to work for.
 process.on('disconnect', () => process.exit(1));
 process.once('message', async (job: DeltaJob) => {
   let result: DeltaResult;
   try {
-    await encode(job);
-    result = { ok: true };
+    result = await (job.do === 'try' ? attempt(job) : make(job));
   } catch (error) {
     result = { ok: false, text: error instanceof Error ? error.message : String(error) };
   }

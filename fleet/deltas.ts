@@ -1,9 +1,9 @@
 /**
  * Deltas of a new image against the images that the fleet has.
  *
- * Invariant: a delta is an offer. One that fails, takes too long or is not smaller than the layers that it stands
- * for is left out, and the release goes on without it. The encoder runs in a process of its own: it may use all of a
- * core, or die, and the broker does not notice.
+ * Invariant: a delta is an offer, and was applied once before it became one. One that fails, takes too long or is not
+ * smaller than the layers that it stands for is left out, and the release goes on without it. The encoder runs in a process
+ * of its own: it may use all of a core, or die, and the broker does not notice.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
@@ -11,11 +11,12 @@ import { mkdir, rm, stat } from 'node:fs/promises';
 import os from 'node:os';
 import { extname, join } from 'node:path';
 import type { BaseLogger } from 'pino';
+import { APPLY_FLAGS, type Cost } from '#deltas/index.ts';
 import type { Blobs } from '#fleet/blobs.ts';
 import type { DeltaJob, DeltaResult } from '#fleet/delta-process.ts';
 import { FleetError } from '#fleet/errors.ts';
 import { LIMITS } from '#fleet/limits.ts';
-import type { Blob, Image } from '#fleet/protocol.ts';
+import type { DeltaOffer, Image } from '#fleet/protocol.ts';
 import type { Store } from '#fleet/store.ts';
 import { durationText, type Say, safeLines, sizeText } from '#fleet/text.ts';
 
@@ -41,22 +42,20 @@ export async function addDeltas(options: DeltaOptions): Promise<Image> {
   const deltas: Image['deltas'] = [];
   for (const basis of basesOf(options)) {
     const label = `delta ${basis.id} -> ${options.id}`;
-    const has = new Set(basis.image.layers.map((layer) => layer.diffId));
-    const missing = image.layers.filter((layer) => !has.has(layer.diffId));
-    if (missing.length === 0) {
+    const whole = missingBytes(basis.image, image);
+    if (whole === 0) {
       say(`${label}: not needed, the layers are the same`);
       continue;
     }
-    const whole = missing.reduce((sum, layer) => sum + layer.blob.bytes, 0);
     const all = image.layers.reduce((sum, layer) => sum + layer.blob.bytes, 0);
     const startMs = Date.now();
     try {
-      const { bytes, blob } = await encode(basis.image, whole, options);
+      const { bytes, offer } = await makeOffer(basis.image, image, options);
       const sizes = `(layers ${sizeText(whole)}, image ${sizeText(all)})`;
       const took = `in ${durationText(Date.now() - startMs)}`;
-      if (blob) {
-        deltas.push({ basis: basis.image.id, blob });
-        say(`${label}: ${sizeText(bytes)} ${sizes} ${took}`);
+      if (offer) {
+        deltas.push(offer);
+        say(`${label}: ${sizeText(bytes)} ${sizes} ${took}; ${costText(offer)}`);
       } else {
         say(`${label}: left out, ${sizeText(bytes)} is not smaller ${sizes}`);
       }
@@ -94,38 +93,69 @@ function basesOf({ image, app, store }: DeltaOptions): Basis[] {
   return [...bases.values()].slice(0, LIMITS.deltasPerReleaseMax);
 }
 
-/** Runs the encoder; keeps what it made, durably, if that is smaller than `whole` bytes. */
-async function encode(
+/** Stored length of the layers that a device with `basis` would fetch; 0: it needs none. */
+export function missingBytes(basis: Image, target: Image): number {
+  const has = new Set(basis.layers.map(({ diffId }) => diffId));
+  return target.layers
+    .filter(({ diffId }) => !has.has(diffId))
+    .reduce((sum, { blob }) => sum + blob.bytes, 0);
+}
+
+/** `to apply: 9.0 MB out, 0.3 s here, 22 MB of memory` */
+function costText({ cost }: DeltaOffer): string {
+  if (!cost) return 'not tried';
+  const memory = cost.memoryBytes === undefined ? '' : `, ${sizeText(cost.memoryBytes)} of memory`;
+  return `to apply: ${sizeText(cost.outputBytes)} out, ${durationText(cost.cpuMs)} of a core here${memory}`;
+}
+
+/**
+ * Makes one delta, applies it once, and keeps it, durably, if it is smaller than the layers that it stands for.
+ * @throws FleetError `DELTA_FAILED`
+ */
+export async function makeOffer(
   basis: Image,
-  whole: number,
-  options: DeltaOptions,
-): Promise<{ bytes: number; blob: Blob | null }> {
-  const { blobs, image, signal } = options;
+  target: Image,
+  { blobs, signal }: Pick<DeltaOptions, 'blobs' | 'signal'>,
+): Promise<{ bytes: number; offer: DeltaOffer | null }> {
   const scratch = blobs.temporary();
   const output = join(scratch, 'delta');
+  const spooled = join(scratch, 'spooled.json');
   await mkdir(scratch);
   const files = (layers: Image['layers']) =>
     layers.map(({ diffId, bytes, blob }) => ({ diffId, bytes, path: blobs.path(blob.digest) }));
-  const job: DeltaJob = {
+  const make: DeltaJob = {
+    do: 'make',
     basisId: basis.id,
     basisLayers: files(basis.layers),
-    targetId: image.id,
-    targetLayers: files(image.layers),
+    targetId: target.id,
+    targetLayers: files(target.layers),
     output,
     scratch: join(scratch, 'work'),
+    spooled,
   };
   try {
-    const result = await run(job, signal);
-    if (!result.ok) throw new FleetError('DELTA_FAILED', result.text, 'devices fetch the layers whole');
+    await done(make, [], signal);
     const { size } = await stat(output);
-    return { bytes: size, blob: size < whole ? await blobs.take(output) : null };
+    if (size >= missingBytes(basis, target)) return { bytes: size, offer: null };
+    const cost = await done({ do: 'try', delta: output, spooled }, APPLY_FLAGS, signal);
+    return { bytes: size, offer: { basis: basis.id, blob: await blobs.take(output), ...(cost && { cost }) } };
   } finally {
     await rm(scratch, { recursive: true, force: true });
   }
 }
 
-async function run(job: DeltaJob, signal: AbortSignal): Promise<DeltaResult> {
-  const child = fork(PROGRAM, [], { stdio: ['ignore', 'ignore', 'pipe', 'ipc'], execArgv: [], env: {} });
+async function done(job: DeltaJob, flags: readonly string[], signal: AbortSignal): Promise<Cost | undefined> {
+  const result = await run(job, flags, signal);
+  if (!result.ok) throw new FleetError('DELTA_FAILED', result.text, 'devices fetch the layers whole');
+  return result.cost;
+}
+
+async function run(job: DeltaJob, flags: readonly string[], signal: AbortSignal): Promise<DeltaResult> {
+  const child = fork(PROGRAM, [], {
+    stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
+    execArgv: [...flags],
+    env: {},
+  });
   let words = '';
   child.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
     words = (words + chunk).slice(-2_000);

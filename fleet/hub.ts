@@ -21,6 +21,7 @@ import { asFleetError, FleetError } from '#fleet/errors.ts';
 import { GitHttp } from '#fleet/git-http.ts';
 import { LIMITS } from '#fleet/limits.ts';
 import { listen } from '#fleet/listen.ts';
+import { Offers } from '#fleet/offers.ts';
 import { Pushes } from '#fleet/pushes.ts';
 import { releaseMaker, removeLeftBuilds } from '#fleet/releases.ts';
 import { type HookName, Repositories } from '#fleet/repositories.ts';
@@ -77,9 +78,12 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     const blobs = await Blobs.open(join(directory, 'blobs'));
     const repositories = new Repositories(join(directory, 'git'));
     let broker: Broker | undefined;
+    const offers = new Offers({ store, blobs, log, onOffer: (basis) => targets.publishAgain(basis) });
+    undo.push(() => offers.close());
     const targets = new Targets({
       fleet,
       store,
+      offer: (release, has) => offers.release(release, has),
       publish: async (device, target) => broker?.publishTarget(device, target),
     });
     broker = await createBroker({
@@ -91,6 +95,7 @@ export async function startHub(options: HubOptions): Promise<Hub> {
           .publishTo(device)
           .catch((error: unknown) => log.error({ err: error, device }, 'target not published'));
       },
+      onCurrent: (current) => offers.consider(current),
     });
     undo.push(() => broker?.close());
 
@@ -123,7 +128,14 @@ export async function startHub(options: HubOptions): Promise<Hub> {
     let mqttUrl = '';
     const git = new GitHttp({ repositories, pushes, hookUrl: () => hookUrl(url), log });
     const api = getRequestListener(
-      createApi({ fleet, store, targets, log, addresses: () => ({ url, mqttUrl }) }).fetch,
+      createApi({
+        fleet,
+        store,
+        targets,
+        log,
+        offer: (release) => offers.release(release, new Set()),
+        addresses: () => ({ url, mqttUrl }),
+      }).fetch,
     );
     const server = createServer((request, response) => {
       route({ request, response, git, pushes, blobs, api }).catch((error: unknown) => {

@@ -41,6 +41,9 @@ export const LIMITS = {
   /** Distinct images in a fleet for which a push makes deltas, those with the most devices first. */
   deltasPerReleaseMax: 8,
   deltaMsMax: 10 * 60_000,
+  /** Earlier images that a device is told of, and among how many releases they are looked for: each has its layers' digests. */
+  bridgesMax: 4,
+  bridgeReleasesMax: 20,
 
   appsMax: 100,
   devicesMax: 10_000,

@@ -31,13 +31,33 @@ const layer = v.object({
   blob,
 });
 
-const image = v.object({
+/** What applying a delta took at the hub, which does it once before it offers one; an older hub did not. */
+const cost = v.object({
+  /** Length of the layers that it rebuilds. */
+  outputBytes: bytes,
+  /** Of the basis files that it names: what is spooled where the engine's own are out of sight. */
+  basisBytes: v.optional(bytes),
+  /** Processor time at the hub: the device's own speed scales it. */
+  cpuMs: integer,
+  /** How far the process that applied it grew. */
+  memoryBytes: v.optional(bytes),
+});
+
+/** One artifact; it rebuilds every layer of its image that the basis lacks. */
+export const deltaSchema = v.object({ basis: digest, blob, cost: v.optional(cost) });
+
+const imageEntries = {
   /** The image's identity: the digest of its config, which is itself a blob. */
   id: digest,
   config: blob,
   layers: v.array(layer),
-  /** One artifact a basis image; it rebuilds every layer of this image that the basis lacks. */
-  deltas: v.array(v.object({ basis: digest, blob })),
+  deltas: v.array(deltaSchema),
+};
+
+const image = v.object({
+  ...imageEntries,
+  /** Earlier images with their deltas, for a device that has no basis of a delta of this one: it may go by way of them. */
+  bridges: v.optional(v.array(v.object(imageEntries))),
 });
 
 const release = v.object({
@@ -108,6 +128,7 @@ export const eventSchema = v.object({
 
 export type Blob = v.InferOutput<typeof blob>;
 export type Layer = v.InferOutput<typeof layer>;
+export type DeltaOffer = v.InferOutput<typeof deltaSchema>;
 export type Image = v.InferOutput<typeof image>;
 export type Release = v.InferOutput<typeof release>;
 export type Target = v.InferOutput<typeof targetSchema>;

@@ -12,7 +12,9 @@ import { LIMITS } from '#fleet/limits.ts';
 import {
   type Current,
   currentSchema,
+  type DeltaOffer,
   type DeviceEvent,
+  deltaSchema,
   type Presence,
   type Release,
   targetSchema,
@@ -40,6 +42,8 @@ const MIGRATIONS = [
      at_ms INTEGER NOT NULL, received_at_ms INTEGER NOT NULL, type TEXT NOT NULL, text TEXT NOT NULL,
      data TEXT NOT NULL, UNIQUE (device, key)) STRICT;
    CREATE INDEX events_by_device ON events (device, id);`,
+  `CREATE TABLE deltas (image TEXT NOT NULL, basis TEXT NOT NULL, json TEXT NOT NULL,
+     PRIMARY KEY (image, basis)) STRICT, WITHOUT ROWID;`,
 ];
 
 const releaseSchema = v.unwrap(targetSchema.entries.release);
@@ -47,6 +51,15 @@ const releaseOf = (row: Row): Release => v.parse(releaseSchema, JSON.parse(Strin
 
 type Row = Record<string, SQLOutputValue>;
 type Value = string | number | null;
+
+const deviceOf = (row: Row): DeviceRecord => ({
+  name: String(row.name),
+  online: row.online === 1,
+  session: String(row.session),
+  seenAtMs: Number(row.seen_at_ms),
+  current: row.json === null ? null : v.parse(currentSchema, JSON.parse(String(row.json))),
+  currentAtMs: row.json === null ? null : Number(row.received_at_ms),
+});
 
 /**
  * Opens (or makes) the store in `path`; synchronous, as node:sqlite is: every call takes about one fsync.
@@ -183,6 +196,16 @@ class SqliteStore implements Store {
     return row && releaseOf(row);
   }
 
+  deltas(imageId: string): DeltaOffer[] {
+    return this.#all('SELECT json FROM deltas WHERE image = ? ORDER BY basis', imageId).map((row) =>
+      v.parse(deltaSchema, JSON.parse(String(row.json))),
+    );
+  }
+
+  putDelta(imageId: string, delta: DeltaOffer): void {
+    this.#run('INSERT OR REPLACE INTO deltas VALUES (?, ?, ?)', imageId, delta.basis, JSON.stringify(delta));
+  }
+
   target(): TargetRecord {
     const row = this.#one(
       `SELECT generation, at_ms, json FROM targets JOIN releases ON release = seq
@@ -304,14 +327,12 @@ class SqliteStore implements Store {
       'SELECT * FROM devices LEFT JOIN currents ON device = name ORDER BY name LIMIT ?',
       LIMITS.devicesMax,
     );
-    return rows.map((row) => ({
-      name: String(row.name),
-      online: row.online === 1,
-      session: String(row.session),
-      seenAtMs: Number(row.seen_at_ms),
-      current: row.json === null ? null : v.parse(currentSchema, JSON.parse(String(row.json))),
-      currentAtMs: row.json === null ? null : Number(row.received_at_ms),
-    }));
+    return rows.map(deviceOf);
+  }
+
+  device(name: string): DeviceRecord | undefined {
+    const row = this.#one('SELECT * FROM devices LEFT JOIN currents ON device = name WHERE name = ?', name);
+    return row && deviceOf(row);
   }
 
   events(query: { device?: string; afterId?: number; limit: number }): EventRecord[] {

@@ -4,7 +4,7 @@
  * Invariant: a call that returned is durable, and each call is one transaction. Target generations only rise; a
  * release never changes; a device's current state never goes back to an earlier sequence or an earlier boot.
  */
-import type { Current, DeviceEvent, Presence, Release } from '#fleet/protocol.ts';
+import type { Current, DeltaOffer, DeviceEvent, Presence, Release } from '#fleet/protocol.ts';
 
 /** The same bytes once as tar (diffId) and once as the compressed blob that holds them. */
 export interface LayerRecord {
@@ -61,6 +61,10 @@ export interface Store {
   releaseOfImage(imageId: string): Release | undefined;
   latestRelease(app: string): Release | undefined;
 
+  /** Deltas that were made for an image after its release; at most one a basis, the last one counts. */
+  deltas(imageId: string): DeltaOffer[];
+  putDelta(imageId: string, delta: DeltaOffer): void;
+
   target(): TargetRecord;
   /** A new generation with that release, durable before it returns. */
   setTarget(app: string, id: string, atMs: number): TargetRecord;
@@ -73,6 +77,7 @@ export interface Store {
   current(current: Current, atMs: number): Taken;
   event(event: DeviceEvent, atMs: number): Taken;
   devices(): DeviceRecord[];
+  device(name: string): DeviceRecord | undefined;
   events(query: { device?: string; afterId?: number; limit: number }): EventRecord[];
 
   close(): void;

@@ -5,11 +5,13 @@
  */
 import { FleetError } from '#fleet/errors.ts';
 import type { Release, Target } from '#fleet/protocol.ts';
-import type { Store, TargetRecord } from '#fleet/store.ts';
+import type { DeviceRecord, Store, TargetRecord } from '#fleet/store.ts';
 
 export interface TargetsOptions {
   fleet: string;
   store: Store;
+  /** The release as a device that has these images is to see it. */
+  offer: (release: Release, has: ReadonlySet<string>) => Release;
   /** Publishes, retained, to one device. */
   publish: (device: string, target: Target) => Promise<void>;
 }
@@ -33,11 +35,25 @@ export class Targets {
 
   async publishAll(): Promise<void> {
     const target = this.now();
-    for (const device of this.#options.store.devices()) await this.#options.publish(device.name, target);
+    for (const device of this.#options.store.devices()) await this.#publish(target, device.name, device);
   }
 
   async publishTo(device: string): Promise<void> {
-    await this.#options.publish(device, this.now());
+    await this.#publish(this.now(), device, this.#options.store.device(device));
+  }
+
+  /** The same generation again, to who has that image: there is a delta from it now. */
+  async publishAgain(imageId: string): Promise<void> {
+    const target = this.now();
+    for (const device of this.#options.store.devices()) {
+      if (imagesOf(device).has(imageId)) await this.#publish(target, device.name, device);
+    }
+  }
+
+  async #publish(target: Target, name: string, device: DeviceRecord | undefined): Promise<void> {
+    const { publish, offer } = this.#options;
+    const release = target.release && offer(target.release, imagesOf(device));
+    await publish(name, { ...target, release });
   }
 
   /**
@@ -65,3 +81,8 @@ export class Targets {
     return record;
   }
 }
+
+const imagesOf = (device: DeviceRecord | undefined): ReadonlySet<string> => {
+  const { images = [], owner } = device?.current ?? {};
+  return new Set(owner ? [owner.imageId, ...images] : images);
+};

@@ -87,6 +87,34 @@ describe('status', () => {
       'fleet field: target nothing yet, generation 4\nno device was heard of yet\n',
     );
   });
+  test('what a device is to expect, by what it has', () => {
+    const id = (digit: string) => `sha256:${digit.repeat(64)}`;
+    const blob = (bytes: number) => ({ digest: id('f'), bytes });
+    const cost = { outputBytes: 9_000_000, cpuMs: 120, memoryBytes: 19_000_000 };
+    const release = (n: string, deltas: { basis: string; blob: typeof blobOfTwo; cost?: typeof cost }[]) => ({
+      ...{ id: `v${n}`, app: 'hover', commit: '', createdAtMs: 1 },
+      services: {
+        main: {
+          image: {
+            ...{ id: id(n), config: blob(1_000), deltas },
+            layers: [{ diffId: id('e'), bytes: 40_000_000, blob: blob(9_999_000) }],
+          },
+          labels: {},
+        },
+      },
+    });
+    const blobOfTwo = blob(12_000);
+    const two = release('2', [
+      { basis: id('1'), blob: blobOfTwo, cost },
+      { basis: id('9'), blob: blob(500) },
+    ]);
+    const target = { ...status.target, release: two };
+    const lines = statusText({ ...status, target, releases: [two, release('1', [])] }, [], nowMs).split('\n');
+    expect(lines[1]).toMatch(/^hover v2 by +to fetch +to make +a core at the hub +memory$/);
+    expect(lines[3]).toMatch(/^delta from v1 +12.0 kB +9.0 MB +120 ms +19.0 MB$/);
+    expect(lines[4]).toMatch(/^delta from 999999999999 +500 B +– +– +–$/);
+    expect(lines[5]).toMatch(/^whole image +10.0 MB +40.0 MB +– +–$/);
+  });
   test('a device on its way', () => {
     const current = {
       ...{ device: 'd1', generation: 4, bootId: 'b', sequence: 1, atMs: 0, images: [] },

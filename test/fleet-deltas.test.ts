@@ -10,6 +10,7 @@ import {
   Checkout,
   Cleanup,
   Device,
+  eventually,
   type TestHub,
   temporaryDirectory,
   testEngine,
@@ -94,6 +95,14 @@ test('a push makes a delta to the previous release and to what devices have, and
   expect(await rebuild(hub, v2, v3)).toHaveLength(2);
   expect(await rebuild(hub, v1, v3)).toHaveLength(2);
   for (const { blob: one } of [...v2.deltas, ...v3.deltas]) expect(one.bytes).toBeLessThan(40_000);
+  // Each was applied before it was offered, and says what that took.
+  for (const { cost } of v3.deltas) {
+    expect(cost?.outputBytes).toBe(v3.layers.reduce((sum, layer) => sum + layer.bytes, 0));
+    expect(cost?.cpuMs).toBeGreaterThan(0);
+    expect(cost?.memoryBytes).toBeGreaterThan(0);
+    expect(cost?.memoryBytes).toBeLessThan(64 * 1024 ** 2);
+  }
+  expect(third.text).toMatch(/to apply: \d+ kB out, [\d.]+ s of a core here, [\d.]+ MB of memory/);
 
   // Config only: the layers are the same, there is nothing to make.
   await checkout.commit({
@@ -102,6 +111,36 @@ test('a push makes a delta to the previous release and to what devices have, and
   });
   expect((await checkout.push()).text).toMatch(/delta v3 -> v4: not needed|delta v3 -> v4: \d/);
 });
+
+test('a device that was away for several releases gets a way over them, and then a delta of its own', async () => {
+  const hub = await testHub(cleanup, testEngine());
+  const early = await Device.connect(cleanup, hub, 'drone-1');
+  const checkout = await Checkout.create(cleanup, `${hub.url}/git/hover.git`);
+  const images: Image[] = [];
+  for (const [at, version] of ['one', 'two', 'three'].entries()) {
+    await checkout.commit({ Dockerfile, fixed: 'x'.repeat(100_000), 'app/program': `${program}${version}` });
+    expect(await checkout.push()).toMatchObject({ status: 0 });
+    images.push(await imageAt(early, at + 1));
+  }
+  const [v1, v2, v3] = images as [Image, Image, Image];
+  expect(v3.deltas.map(({ basis }) => basis)).toEqual([v2.id]);
+
+  const late = await Device.connect(cleanup, hub, 'drone-2');
+  await late.report({ images: [v1.id], owner: { release: 'v1', imageId: v1.id, container: 'c' } });
+  // It is made behind everything else, which on a busy machine takes long.
+  const told = await eventually(
+    'the delta from v1',
+    () =>
+      late.targets.find((one) =>
+        one.release?.services.main?.image.deltas.some(({ basis }) => basis === v1.id),
+      ),
+    120_000,
+  );
+  expect(told.generation).toBe(3);
+  expect(await rebuild(hub, v1, told.release?.services.main?.image as Image)).toHaveLength(1);
+  // Who has something else was told nothing new.
+  expect(early.targets.filter(({ generation }) => generation === 3)).toHaveLength(1);
+}, 240_000);
 
 test('a delta that does not pay or cannot be made is left out, and the release goes on', async () => {
   const hub = await testHub(cleanup, testEngine());

@@ -10,7 +10,7 @@ import { buffer } from 'node:stream/consumers';
 import type { Pack } from 'tar-stream';
 import { pack } from 'tar-stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type OpenBasis, openBasis } from '#agent/images/basis.ts';
+import { basisFacts, type OpenBasis, openBasis } from '#agent/images/basis.ts';
 import { chainIds, overlayBasis } from '#agent/images/overlay.ts';
 import { type Basis, basisFromLayers } from '#deltas/index.ts';
 import { type Lab, noise, openLab, sha256 } from '#test/images-lab.ts';
@@ -206,10 +206,11 @@ async function contentOf(basis: Basis, path: string): Promise<Buffer | undefined
   return Buffer.concat(parts);
 }
 
-const open = (how: 'overlay' | 'export', signal = new AbortController().signal): Promise<OpenBasis> =>
+const open = async (how: 'overlay' | 'export', signal = new AbortController().signal): Promise<OpenBasis> =>
   openBasis({
-    docker: lab.docker,
+    docker: async () => lab.docker,
     imageId,
+    facts: await basisFacts(lab.docker, imageId, signal),
     how,
     needsList: true,
     paths: async ({ list }) => {
@@ -252,8 +253,9 @@ test('an export that is called off leaves no container and no spool', async () =
   const abort = new AbortController();
   const directory = mkdtempSync(join(lab.directory, 'spool-'));
   const opening = openBasis({
-    docker: lab.docker,
+    docker: async () => lab.docker,
     imageId,
+    facts: await basisFacts(lab.docker, imageId, abort.signal),
     how: 'export',
     needsList: true,
     paths: async () => {

@@ -3,7 +3,7 @@ import Docker from 'dockerode';
 import { addressOf } from '#agent/engine-calls.ts';
 import { createImages } from '#agent/images/index.ts';
 import type { Image } from '#fleet/protocol.ts';
-import { quiet } from '#test/images-lab.ts';
+import { inFront, quiet } from '#test/images-lab.ts';
 
 interface Order {
   engineUrl: string;
@@ -16,7 +16,7 @@ interface Order {
 process.once('message', async (message) => {
   const { engineUrl, hubUrl, directory, image, app } = message as Order;
   const engine = new Docker(addressOf(engineUrl));
-  const images = await createImages({ engine, hubUrl, directory, log: quiet });
+  const images = await createImages({ engine, hubUrl, directory, log: quiet, standBack: inFront });
   let told = false;
   await images.install(image, {
     app,

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { blobPath, bytesOnDisk, type FetchOptions, fetchBlob } from '#agent/images/fetch.ts';
 import { LIMITS } from '#agent/images/limits.ts';
+import type { Leg, Plan } from '#agent/images/plan.ts';
 import { checkSpace } from '#agent/images/space.ts';
 import { system as realSystem, type System } from '#agent/images/system.ts';
 import type { Blob } from '#fleet/protocol.ts';
@@ -236,7 +237,9 @@ describe('a disk', () => {
 
   test('with too little room is found out before the first byte', async () => {
     const layer = { diffId: blob.digest, bytes: 80 * 1024 * 1024, blob };
-    const plan = { as: 'layers' as const, lacking: [layer], blobs: [blob], remainingBytes: 10 * 1024 * 1024 };
+    const image = { id: blob.digest, config: blob, layers: [layer], deltas: [] };
+    const legs: Leg[] = [{ image, lacking: [layer] }];
+    const plan: Plan = { as: 'layers', legs, blobs: [blob], remainingBytes: 10 * 1024 * 1024 };
     const room = (disks: Record<string, { disk: number; bytes: number }>): Promise<void> =>
       checkSpace({
         system: { ...system, freeSpace: async (path) => disks[path] },
@@ -260,6 +263,20 @@ describe('a disk', () => {
     });
     // Out of sight: nothing can be said about the engine's disk.
     await room({ '/agent': { disk: 1, bytes: 42 * mib } });
+    // Nor can its layers be read where they are then: what a delta names of them is spooled beside the downloads.
+    const cost = { outputBytes: 1, basisBytes: 20 * mib, cpuMs: 1 };
+    plan.legs = [{ image, lacking: [layer], delta: { basis: blob.digest, blob, cost } }];
+    await expect(room({ '/agent': { disk: 1, bytes: 61 * mib } })).rejects.toMatchObject({
+      code: 'DISK_FULL',
+    });
+    await room({ '/agent': { disk: 1, bytes: 62 * mib } });
+    await room(two);
+    // Images on the way are on the engine's disk, too, until the last is there.
+    plan.legs = [...plan.legs, { image, lacking: [layer] }];
+    await expect(room(two)).rejects.toMatchObject({
+      code: 'DISK_FULL',
+      message: expect.stringContaining('352.0 MiB'),
+    });
   });
 
   test('that cannot be written is no full one', async () => {

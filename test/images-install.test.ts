@@ -1,5 +1,5 @@
 /** Images brought onto a real engine from a hub on loopback: whole, by delta, interrupted, and out of bad bytes. */
-import { fork } from 'node:child_process';
+import { execFileSync, fork } from 'node:child_process';
 import { once } from 'node:events';
 import {
   existsSync,
@@ -10,17 +10,30 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import os from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createImages, type Images, type ImagesOptions, type InstallOptions } from '#agent/images/index.ts';
+import { standBack } from '#agent/patching.ts';
 import { memoryAccess, openDelta } from '#deltas/index.ts';
 import type { Image } from '#fleet/protocol.ts';
-import { addDelta, type Hub, type Lab, noise, openHub, openLab, quiet, until } from '#test/images-lab.ts';
+import {
+  addDelta,
+  type Hub,
+  inFront,
+  type Lab,
+  noise,
+  openHub,
+  openLab,
+  quiet,
+  until,
+} from '#test/images-lab.ts';
 
 let lab: Lab;
 let hub: Hub;
 let directory: string;
 let events: string[];
+let planned: Record<string, unknown>[];
 const open: Images[] = [];
 
 beforeAll(async () => {
@@ -31,22 +44,32 @@ beforeEach(async () => {
   hub = await openHub();
   directory = mkdtempSync(join(lab.directory, 'images-'));
   events = [];
+  planned = [];
 });
 afterEach(async () => {
   await Promise.all(open.splice(0).map((images) => images.close()));
   if (versions) for (const { id } of [(await versions).v1, (await versions).v2]) await lab.removeImage(id);
+  if (third) await lab.removeImage((await third).v3.id);
   await hub.close();
 });
 
 async function openImages(more: Partial<ImagesOptions> = {}): Promise<Images> {
-  const images = await createImages({ engine: lab.docker, hubUrl: hub.url, directory, log: quiet, ...more });
+  const images = await createImages({
+    engine: lab.docker,
+    hubUrl: hub.url,
+    directory,
+    log: quiet,
+    standBack: inFront,
+    ...more,
+  });
   open.push(images);
   return images;
 }
 const how = (more: Partial<InstallOptions> = {}): InstallOptions => ({
   app: lab.name,
   signal: new AbortController().signal,
-  onEvent: (type, text) => void events.push(`${type}: ${text}`),
+  onEvent: (type, text, data) =>
+    void (type === 'update.planned' ? planned.push(data) : events.push(`${type}: ${text}`)),
   ...more,
 });
 const inspect = (id: string) => lab.docker.getImage(id).inspect();
@@ -100,6 +123,30 @@ async function withDelta(listing: 'auto' | 'never' = 'never'): Promise<{ v1: Ima
   }
   return { v1, target: { ...v2, deltas: [{ basis: v1.id, blob: hub.add(made) }] } };
 }
+/** A third version, with deltas from the first to the second and from that to the third, and none straight. */
+async function inARow(): Promise<{ v1: Image; v2: Image; target: Image }> {
+  const { v1, target: v2 } = await withDelta();
+  third ??= (async () => {
+    const base = { program: lab.program, 'lib/shared.so': noise('base', 400_000) };
+    const id = await lab.build([
+      base,
+      {
+        'app/main.js': noise('code', 300_000),
+        'app/unchanged.js': noise('same', 200_000),
+        'app/name': 'three',
+      },
+    ]);
+    const taken = await lab.take(id, hub);
+    await lab.removeImage(id);
+    const v3 = await addDelta(v2, taken, hub, lab);
+    const blobs = [v3.config, ...v3.layers.map(({ blob }) => blob), ...v3.deltas.map(({ blob }) => blob)];
+    return { v3, bytes: blobs.map(({ digest }) => hub.get(digest)) };
+  })();
+  const { v3, bytes } = await third;
+  for (const each of bytes) hub.add(each);
+  return { v1, v2, target: { ...v3, bridges: [v2] } };
+}
+let third: Promise<{ v3: Image; bytes: Buffer[] }> | undefined;
 const deltas = new Map<string, Buffer>();
 let versions: Promise<{ v1: Image; v2: Image; bytes: Buffer[] }> | undefined;
 
@@ -190,10 +237,33 @@ describe('a delta', () => {
     expect(fetched).toEqual({ as: 'delta', bytes: target.config.bytes + deltaBytes });
     expect(hub.sentAll() - before).toBe(fetched.bytes);
     expect(deltaBytes).toBeLessThan((target.layers[1]?.blob.bytes ?? 0) / 20);
+    // It was said before, with what else there was.
+    expect(planned.at(-1)).toMatchObject({ as: 'delta', from: [v1.id], bytes: fetched.bytes });
+    expect(planned.at(-1)?.candidates).toMatchObject([{ as: 'delta' }, { as: 'layers' }]);
     expect((await inspect(target.id)).Id).toBe(target.id);
     expect(await leftContainers()).toEqual([]);
     expect(existsSync(join(directory, 'spool'))).toBe(false);
   });
+
+  test.each([
+    ['a file that is patched', 'app/main.js'],
+    ['a file that is copied', 'app/unchanged.js'],
+  ])(
+    'whose basis was changed by hand, in %s, is noticed, and whole layers come instead',
+    async (_what, path) => {
+      const { v1, target } = await withDelta();
+      const images = await openImages({ basis: 'overlay' });
+      await images.install(v1, how());
+      const { UpperDir = '' } = ((await inspect(v1.id)).GraphDriver.Data ?? {}) as { UpperDir?: string };
+      const file = join(UpperDir, path);
+      const bytes = readFileSync(file);
+      bytes[1_000] = (bytes[1_000] ?? 0) ^ 1;
+      writeFileSync(file, bytes);
+      expect(await images.install(target, how())).toMatchObject({ as: 'layers' });
+      expect(events).toEqual([expect.stringMatching(/^image\.delta-failed: .*the basis.*whole layers/)]);
+      expect((await inspect(target.id)).Id).toBe(target.id);
+    },
+  );
 
   test('is not used without its basis, nor when it is larger than the layers', async () => {
     const { v1, target } = await withDelta();
@@ -239,6 +309,38 @@ describe('a delta', () => {
       await images.remove(target.id);
     }
     expect(await leftContainers()).toEqual([]);
+  });
+
+  test('and another after it bring a device over an image that is gone again at the end', async () => {
+    const { v1, v2, target } = await inARow();
+    const images = await openImages();
+    await images.install(v1, how());
+    const before = hub.sentAll();
+    const fetched = await images.install(target, how());
+    const bytes = [v2.config, v2.deltas[0]?.blob, target.config, target.deltas[0]?.blob].reduce(
+      (sum, blob) => sum + (blob?.bytes ?? 0),
+      0,
+    );
+    expect(events).toEqual([]);
+    expect(planned.at(-1)).toMatchObject({ as: 'delta', from: [v1.id, v2.id], bytes });
+    expect(fetched).toEqual({ as: 'delta', bytes });
+    expect(hub.sentAll() - before).toBe(bytes);
+    expect((await inspect(target.id)).Id).toBe(target.id);
+    expect(await isThere(v2.id)).toBe(false);
+    expect(downloads()).toEqual([]);
+    expect(await leftContainers()).toEqual([]);
+  });
+
+  test('in a row that fails in its second gives way to whole layers, and leaves nothing on the way', async () => {
+    const { v1, v2, target } = await inARow();
+    const images = await openImages();
+    await images.install(v1, how());
+    const blob = hub.add(noise('nonsense', 2_000));
+    const bad = { ...target, deltas: [{ basis: v2.id, blob }] };
+    expect(await images.install(bad, how())).toMatchObject({ as: 'layers' });
+    expect(events).toEqual([expect.stringMatching(/^image\.delta-failed: .*whole layers/)]);
+    expect((await inspect(target.id)).Id).toBe(target.id);
+    expect(await isThere(v2.id)).toBe(false);
   });
 
   test('that failed by its own fault is not fetched a second time', async () => {
@@ -370,6 +472,71 @@ describe('a process that is killed', () => {
     expect(downloads()).toEqual([]);
   });
 
+  test('between two deltas in a row: the next one goes on from there, and fetches nothing', async () => {
+    const { v1, v2, target } = await inARow();
+    await (await openImages()).install(v1, how());
+    const child = fork(join(import.meta.dirname, 'images-child.ts'), [], { execArgv: [], stdio: 'inherit' });
+    child.send({ engineUrl: lab.engineUrl, hubUrl: hub.url, directory, image: target, app: lab.name });
+    await until('the image on the way is there', () => isThere(v2.id));
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const sentBytes = hub.sentAll();
+    const fetched = await (await openImages()).install(target, how());
+    expect(fetched.bytes).toBe(0);
+    expect(hub.sentAll()).toBe(sentBytes);
+    expect((await inspect(target.id)).Id).toBe(target.id);
+    expect(await isThere(v2.id)).toBe(false);
+    expect(downloads()).toEqual([]);
+  });
+
+  test('rebuilds in a process that stands back, while the agent does not', async () => {
+    const { v1 } = await twoVersions();
+    const seen: { pid: number; priority: number }[] = [];
+    const images = await openImages({
+      standBack(pid, log) {
+        const undo = standBack(pid, log);
+        seen.push({ pid, priority: os.getPriority(pid) });
+        // Enough was seen: under the load of other tests the rest would take long.
+        os.setPriority(pid, 0);
+        undo();
+        return undo;
+      },
+    });
+    await images.install(v1, how());
+    expect(seen).toEqual([{ pid: expect.any(Number), priority: 19 }]);
+    expect(seen[0]?.pid).not.toBe(process.pid);
+    expect(existsSync(`/proc/${seen[0]?.pid}`)).toBe(false);
+  });
+
+  test('takes the process that rebuilds layers with it, and one that dies alone breaks only the attempt', async () => {
+    const { v1, target } = await withDelta();
+    const images = await openImages();
+    await images.install(v1, how());
+    const patchers = (): number[] =>
+      execFileSync('ps', ['-o', 'pid=,args=', '--ppid', String(process.pid)], { encoding: 'utf8' })
+        .split('\n')
+        .filter((line) => line.includes('patch-process'))
+        .map((line) => Number.parseInt(line, 10));
+    let killed = 0;
+    const fetched = await images.install(
+      target,
+      how({
+        onProgress: (_done, _all, stage) => {
+          if (stage !== 'pull' || killed > 0) return;
+          for (const pid of patchers()) {
+            process.kill(pid, 'SIGKILL');
+            killed += 1;
+          }
+        },
+      }),
+    );
+    expect(killed).toBe(1);
+    expect(events).toEqual([expect.stringMatching(/^image\.delta-failed: .*rebuilds layers ended/)]);
+    expect(fetched).toMatchObject({ as: 'layers' });
+    expect((await inspect(target.id)).Id).toBe(target.id);
+    expect(patchers()).toEqual([]);
+  });
+
   test('leaves names, containers and spools that the next one clears', async () => {
     const { v1 } = await twoVersions();
     const images = await openImages();
@@ -417,6 +584,18 @@ describe('removing', () => {
     await lab.docker.getImage(v1.id).tag({ repo: lab.name, tag: 'theirs' });
     await images.remove(v1.id);
     expect((await inspect(v1.id)).RepoTags).toEqual([`${lab.name}:theirs`]);
+  });
+});
+
+test('an engine that keeps images under other identities is refused, with what to do', async () => {
+  const info = {
+    ...((await lab.docker.info()) as object),
+    DriverStatus: [['driver-type', 'io.containerd.snapshotter.v1']],
+  };
+  const engine = Object.assign(Object.create(lab.docker) as typeof lab.docker, { info: async () => info });
+  await expect(openImages({ engine })).rejects.toMatchObject({
+    code: 'ENGINE_UNSUPPORTED',
+    message: expect.stringContaining('"containerd-snapshotter": false'),
   });
 });
 

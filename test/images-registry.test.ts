@@ -3,7 +3,15 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
 import { afterEach, describe, expect, test } from 'vitest';
-import { type Held, plans } from '#agent/images/plan.ts';
+import {
+  candidates,
+  figuresOf,
+  type Held,
+  type Plan,
+  plans,
+  planText,
+  withoutDeltas,
+} from '#agent/images/plan.ts';
 import {
   openRegistry,
   type Registry,
@@ -201,14 +209,12 @@ describe('the choice', () => {
   };
   const choose = (engine: Held[], onDisk: Record<string, number> = {}) => {
     const have = new Map(Object.entries(onDisk).map(([name, bytes]) => [digest(`blob ${name}`), bytes]));
-    return plans(image, engine, (each) => have.get(each.digest) ?? 0).map(
-      ({ as, delta, remainingBytes, lacking }) => ({
-        as,
-        basis: delta?.basis,
-        remainingBytes,
-        lacking: lacking.length,
-      }),
-    );
+    return plans(image, engine, (each) => have.get(each.digest) ?? 0).map(({ as, legs, remainingBytes }) => ({
+      as,
+      basis: legs[0]?.delta?.basis,
+      remainingBytes,
+      lacking: legs.at(-1)?.lacking.length,
+    }));
   };
   const layers = (remainingBytes: number, lacking: number) => ({
     as: 'layers',
@@ -237,5 +243,72 @@ describe('the choice', () => {
   test('takes no layer over the air that some image holds, on whatever other layers', () => {
     expect(choose([held('other', 'lib', 'app')])).toEqual([layers(5_010, 3)]);
     expect(choose([held('v1', 'base', 'app', 'lib')])).toEqual([layers(10, 2)]);
+  });
+
+  describe('with images on the way', () => {
+    const bridge = (name: string, basis: string, bytes: number) => ({
+      id: digest(name),
+      config: blob(`config ${name}`, 10),
+      layers: [layer('base', 5_000), layer(`app ${name}`)],
+      deltas: [
+        {
+          basis: digest(basis),
+          blob: blob(`${basis} to ${name}`, bytes),
+          cost: { outputBytes: 3_000, cpuMs: bytes, memoryBytes: bytes * 10 },
+        },
+      ],
+    });
+    const far: Image = {
+      ...image,
+      deltas: [
+        {
+          basis: digest('v1'),
+          blob: blob('from v1', 100),
+          cost: { outputBytes: 3_000, cpuMs: 7, memoryBytes: 70 },
+        },
+      ],
+      bridges: [bridge('v1', 'v0', 200), bridge('v0', 'vA', 300)],
+    };
+    const rows = (target: Image, engine: Held[], onDisk = 0) =>
+      candidates(target, engine, (each) => (each.digest === digest('blob vA to v0') ? onDisk : 0)).map(
+        (plan) => [plan.as, plan.legs.map((leg) => leg.delta?.basis), plan.remainingBytes],
+      );
+    const row = (names: string[], bytes: number) => ['delta', names.map(digest), bytes];
+
+    test('goes over them where that is smaller than whole layers, in order, and says so', () => {
+      expect(rows(far, [held('vA', 'base')])).toEqual([
+        row(['vA', 'v0', 'v1'], 630),
+        ['layers', [undefined], 2_010],
+      ]);
+      expect(rows(far, [held('v0', 'base')])[0]).toEqual(row(['v0', 'v1'], 320));
+      const [plan] = candidates(far, [held('vA', 'base')], () => 0);
+      expect(plan?.blobs.map(({ bytes }) => bytes)).toEqual([10, 300, 10, 200, 10, 100]);
+      expect(figuresOf(plan as Plan)).toEqual({
+        as: 'delta',
+        from: [digest('vA'), digest('v0'), digest('v1')],
+        bytes: 630,
+        outputBytes: 3_000 * 4,
+        cpuMs: 507,
+        memoryBytes: 3_000,
+      });
+      expect(planText(plan as Plan)).toMatch(/by 3 deltas in a row from .*0\.5 s of a core/);
+    });
+    test('goes straight where there is a delta, or they are no help', () => {
+      expect(rows(far, [held('v1', 'base')])).toEqual([row(['v1'], 110), ['layers', [undefined], 2_010]]);
+      expect(rows(far, [held('vB', 'base')])).toEqual([['layers', [undefined], 2_010]]);
+      // A direct one that is the larger gives way to two that are smaller.
+      const direct = { ...far, deltas: [...far.deltas, { basis: digest('v0'), blob: blob('from v0', 900) }] };
+      expect(rows(direct, [held('v0', 'base')]).map(([, , bytes]) => bytes)).toEqual([320, 910, 2_010]);
+    });
+    test('counts what is on the disk, and is not led in circles', () => {
+      expect(rows(far, [held('vA', 'base')], 290)[0]).toEqual(row(['vA', 'v0', 'v1'], 340));
+      const circle = { ...far, bridges: [bridge('v1', 'v0', 200), bridge('v0', 'v1', 1)] };
+      expect(rows(circle, [held('vA', 'base')])).toEqual([['layers', [undefined], 2_010]]);
+    });
+    test('leaves out what failed before, also on the way', () => {
+      const left = withoutDeltas(far, new Set([digest('blob v0 to v1')]));
+      expect(rows(left, [held('vA', 'base')])).toEqual([['layers', [undefined], 2_010]]);
+      expect(far.bridges?.[0]?.deltas).toHaveLength(1);
+    });
   });
 });

@@ -17,9 +17,17 @@ export interface OpenBasis extends Basis {
   close(): Promise<void>;
 }
 
+/** What the engine says about where an image's layers lie. */
+export interface BasisFacts {
+  image: Pick<Docker.ImageInspectInfo, 'GraphDriver' | 'RootFS'>;
+  engineRoot: string;
+}
+
 export interface BasisOptions {
-  docker: Docker;
+  /** Only asked for where the layer directories cannot be seen: its client is large. */
+  docker: () => Promise<Docker>;
   imageId: string;
+  facts: BasisFacts;
   /** Paths that will be asked for, as the delta says; it may need the basis's listing to say so. */
   paths: (listing: Pick<Basis, 'list'>) => Promise<Iterable<string>>;
   needsList: boolean;
@@ -32,15 +40,21 @@ export interface BasisOptions {
   signal: AbortSignal;
 }
 
+/** @throws ImageError `ENGINE`, `ABORTED` */
+export async function basisFacts(docker: Docker, imageId: string, signal: AbortSignal): Promise<BasisFacts> {
+  const image = await ask(`inspecting image ${short(imageId)}`, () => docker.getImage(imageId).inspect(), {
+    signal,
+  });
+  const { DockerRootDir } = await ask('asking the engine about itself', () => docker.info(), { signal });
+  const { GraphDriver, RootFS } = image;
+  return { image: { GraphDriver, RootFS }, engineRoot: String(DockerRootDir) };
+}
+
 /** @throws ImageError `ENGINE`, `DISK_FULL`, `DISK`, `ABORTED` */
 export async function openBasis(options: BasisOptions): Promise<OpenBasis> {
-  const { docker, imageId, how, signal } = options;
+  const { imageId, facts, how } = options;
   if (how !== 'export') {
-    const image = await ask(`inspecting image ${short(imageId)}`, () => docker.getImage(imageId).inspect(), {
-      signal,
-    });
-    const { DockerRootDir } = await ask('asking the engine about itself', () => docker.info(), { signal });
-    const overlay = await overlayBasis(image, String(DockerRootDir));
+    const overlay = await overlayBasis(facts.image, facts.engineRoot);
     if (overlay) return overlay;
     if (how === 'overlay') {
       throw engineError(
@@ -49,5 +63,5 @@ export async function openBasis(options: BasisOptions): Promise<OpenBasis> {
       );
     }
   }
-  return exportBasis(options);
+  return exportBasis({ ...options, docker: await options.docker() });
 }

@@ -24,8 +24,10 @@ interface Spooled {
   size: number;
 }
 
+export type ExportOptions = Omit<BasisOptions, 'docker' | 'facts' | 'how'> & { docker: Docker };
+
 /** @throws ImageError `ENGINE`, `DISK_FULL`, `DISK`, `ABORTED` */
-export async function exportBasis(options: BasisOptions): Promise<OpenBasis> {
+export async function exportBasis(options: ExportOptions): Promise<OpenBasis> {
   const { directory, needsList, paths, signal } = options;
   const path = join(directory, 'basis');
   const spooled = new Map<string, Spooled>();
@@ -84,7 +86,7 @@ export async function exportBasis(options: BasisOptions): Promise<OpenBasis> {
 }
 
 async function withContainer(
-  { docker, imageId, label, signal }: BasisOptions,
+  { docker, imageId, label, signal }: ExportOptions,
   use: (container: Docker.Container) => Promise<void>,
 ): Promise<void> {
   const doing = `making a container of image ${short(imageId)} to read its files`;

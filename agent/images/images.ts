@@ -8,18 +8,30 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type Docker from 'dockerode';
+import { basisFacts } from '#agent/images/basis.ts';
 import { aborted, diskError, ImageError, textOf } from '#agent/images/errors.ts';
 import { removeContainer } from '#agent/images/export.ts';
 import { blobPath, bytesOnDisk, fetchBlob } from '#agent/images/fetch.ts';
-import { ask, openInventory, short } from '#agent/images/inventory.ts';
+import { ask, openInventory, short, VIA } from '#agent/images/inventory.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-import { type Held, type Plan, plans } from '#agent/images/plan.ts';
+import { openPatcher } from '#agent/images/patcher.ts';
+import {
+  candidates,
+  figuresOf,
+  type Held,
+  type Leg,
+  lackingBytes,
+  type Plan,
+  plans,
+  planText,
+  withoutDeltas,
+} from '#agent/images/plan.ts';
 import { pullImage } from '#agent/images/pull.ts';
-import { openLayers } from '#agent/images/sources.ts';
 import { checkSpace } from '#agent/images/space.ts';
 import { system as realSystem, type System } from '#agent/images/system.ts';
+import { standBack } from '#agent/patching.ts';
 import { DeltaError } from '#deltas/index.ts';
-import type { Blob, Image } from '#fleet/protocol.ts';
+import type { Blob, DeltaOffer, Image } from '#fleet/protocol.ts';
 
 /** `bytes`: what came over the network for it, in this call. */
 export interface ImageFetch {
@@ -43,6 +55,8 @@ export interface ImagesOptions {
   system?: System;
   /** How to read a basis image's files; `auto` unless a test says otherwise. */
   basis?: 'auto' | 'overlay' | 'export';
+  /** Makes the process that rebuilds layers stand back; told its pid, gives what undoes it. Default: patching.ts. */
+  standBack?: (pid: number, log: Log) => () => void;
 }
 
 export interface InstallOptions {
@@ -51,7 +65,10 @@ export interface InstallOptions {
   release?: string;
   /** `fetch`: bytes on the disk of those to fetch. `pull`: bytes of layers handed to the engine of those it lacks. */
   onProgress?: (doneBytes: number, allBytes: number, stage: 'fetch' | 'pull') => void;
-  /** `image.delta-failed`: a delta gave way to whole layers, and why. */
+  /**
+   * `update.planned`: what will be fetched, before it is, with everything that was weighed (plan.ts, PlanFigures);
+   * `image.delta-failed`: a delta gave way to whole layers, and why.
+   */
   onEvent?: (type: string, text: string, data: Record<string, unknown>) => void;
   signal: AbortSignal;
 }
@@ -111,44 +128,57 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     const tag = how.release ? `${how.release}-${short(image.id)}` : short(image.id);
     const done = async (fetched: ImageFetch) => {
       await inventory.name(image.id, app, tag);
+      await inventory.dropVia();
       await keepDownloads([]);
       return fetched;
     };
     if (await inventory.has(image.id)) return done({ as: 'nothing', bytes: 0 });
 
-    await keepDownloads([
-      image.config,
-      ...image.layers.map(({ blob }) => blob),
-      ...image.deltas.map(({ blob }) => blob),
+    const blobs = [image, ...(image.bridges ?? [])].flatMap((each) => [
+      each.config,
+      ...each.layers.map(({ blob }) => blob),
+      ...each.deltas.map(({ blob }) => blob),
     ]);
+    await keepDownloads(blobs);
     const held = await inventory.held(signal);
     const onDisk = new Map<string, number>();
-    for (const blob of [
-      image.config,
-      ...image.layers.map((each) => each.blob),
-      ...image.deltas.map((each) => each.blob),
-    ]) {
+    for (const blob of blobs) {
       onDisk.set(blob.digest, await bytesOnDisk(downloads, blob));
     }
     let receivedBytes = 0;
-    const usable = { ...image, deltas: image.deltas.filter(({ blob }) => !useless.has(blob.digest)) };
-    const tries = plans(usable, held, (blob) => onDisk.get(blob.digest) ?? 0);
-    for (const plan of tries) {
+    const usable = withoutDeltas(image, useless);
+    const haveBytes = (blob: Blob) => onDisk.get(blob.digest) ?? 0;
+    const figures = candidates(usable, held, haveBytes).map(figuresOf);
+    for (const plan of plans(usable, held, haveBytes)) {
+      let tried: DeltaOffer | undefined;
       try {
-        log.info({ image: image.id, as: plan.as, bytes: plan.remainingBytes }, 'installing an image');
-        await run(image, plan, held, app, { ...how, signal }, (bytes) => {
-          receivedBytes += bytes;
-        });
+        const data = { image: image.id, ...figuresOf(plan), candidates: figures };
+        how.onEvent?.('update.planned', planText(plan), data);
+        log.info(data, 'installing an image');
+        await run(
+          plan,
+          held,
+          app,
+          { ...how, signal },
+          {
+            onReceived: (bytes) => {
+              receivedBytes += bytes;
+            },
+            onLeg: ({ delta }) => {
+              tried = delta;
+            },
+          },
+        );
         return await done({ as: plan.as, bytes: receivedBytes });
       } catch (error) {
         await rm(spool, { recursive: true, force: true });
-        if (!plan.delta || !mayFallBack(error)) throw error;
+        if (plan.as === 'layers' || !mayFallBack(error)) throw error;
         // Whole layers are no help against an engine that is away, and cost the air that a delta saves.
         await ask('reaching the engine', () => docker.ping(), { signal });
-        const { blob, basis } = plan.delta;
-        if (isItsOwnFault(error)) useless.add(blob.digest);
-        await rm(blobPath(downloads, blob.digest), { force: true });
-        const data = { image: image.id, basis, code: codeOf(error) };
+        const failed: DeltaOffer | undefined = tried ?? plan.legs.find(({ delta }) => delta)?.delta;
+        if (failed && isItsOwnFault(error)) useless.add(failed.blob.digest);
+        if (failed) await rm(blobPath(downloads, failed.blob.digest), { force: true });
+        const data = { image: image.id, basis: failed?.basis, code: codeOf(error) };
         log.warn({ ...data, error: textOf(error) }, 'a delta failed, fetching whole layers');
         how.onEvent?.(
           'image.delta-failed',
@@ -160,15 +190,19 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     throw new Error('unreachable: the last plan returns or throws');
   }
 
+  /** Everything is fetched first, so that a link that fades leaves no image half-way; then one leg after the other is installed. */
   async function run(
-    image: Image,
     plan: Plan,
     held: readonly Held[],
     app: string,
     how: InstallOptions,
-    onReceived: (bytes: number) => void,
+    told: { onReceived: (bytes: number) => void; onLeg: (leg: Leg) => void },
   ): Promise<void> {
     const { signal } = how;
+    for (const { image } of plan.legs) {
+      if (image.config.bytes > LIMITS.configBytesMax)
+        throw new ImageError('WRONG_IMAGE', `a config of ${image.config.bytes} bytes is none; push again`);
+    }
     await checkSpace({ system, plan, downloads, engineRoot });
     const fetchOne = (blob: Blob, onProgress?: (haveBytes: number) => void) =>
       fetchBlob(blob, {
@@ -178,49 +212,80 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
         signal,
         ...(onProgress && { onProgress }),
       }).then((fetched) => {
-        onReceived(fetched.receivedBytes);
+        told.onReceived(fetched.receivedBytes);
         return fetched.path;
       });
-    if (image.config.bytes > LIMITS.configBytesMax) {
-      throw new ImageError('WRONG_IMAGE', `a config of ${image.config.bytes} bytes is none; push again`);
-    }
     const allBytes = plan.blobs.reduce((sum, blob) => sum + blob.bytes, 0);
     let doneBytes = 0;
     for (const blob of plan.blobs) {
+      const leg = plan.legs.find(({ delta }) => delta?.blob.digest === blob.digest);
+      if (leg) told.onLeg(leg);
       await fetchOne(blob, (haveBytes) => how.onProgress?.(doneBytes + haveBytes, allBytes, 'fetch'));
       doneBytes += blob.bytes;
     }
-    const layers = await openLayers({
-      docker,
-      image,
-      plan,
-      held,
-      downloads,
-      spool,
-      label,
-      basis: options.basis ?? 'auto',
-      fetch: (blob) => fetchOne(blob),
-      signal,
-    });
+    for (const leg of plan.legs) {
+      told.onLeg(leg);
+      const isLast = leg === plan.legs.at(-1);
+      await installLeg(
+        leg,
+        plan,
+        isLast ? held : await inventory.held(signal),
+        isLast ? app : `${VIA}${app}`,
+        fetchOne,
+        how,
+      );
+    }
+  }
+
+  async function installLeg(
+    leg: Leg,
+    plan: Plan,
+    held: readonly Held[],
+    app: string,
+    fetchOne: (blob: Blob) => Promise<string>,
+    how: InstallOptions,
+  ): Promise<void> {
+    const { image, delta } = leg;
+    const { signal } = how;
+    const config = blobPath(downloads, image.config.digest);
+    const facts = delta && (await basisFacts(docker, delta.basis, signal));
     try {
       await pullImage({
         docker,
         image,
-        name: `midair-${instance}/${app}`,
-        layers: layers.served,
-        config: await readFile(blobPath(downloads, image.config.digest)),
-        lackingBytes: plan.lacking.reduce((sum, layer) => sum + layer.bytes, 0),
+        serve: (handlers) =>
+          openPatcher({
+            docker,
+            order: {
+              image,
+              fetched: plan.blobs.map(({ digest }) => digest),
+              ...(delta && { delta }),
+              ...(facts && { facts }),
+              held,
+              downloads,
+              spool,
+              label,
+              basis: options.basis ?? 'auto',
+              fetch: fetchOne,
+              name: `midair-${instance}/${app}`,
+              config,
+            },
+            ...handlers,
+            standBack: (pid) => (options.standBack ?? standBack)(pid, log),
+            signal,
+          }),
+        config: await readFile(config),
+        lackingBytes: lackingBytes([leg]),
         ...(how.onProgress && { onProgress: how.onProgress }),
         signal,
       });
+      if (leg !== plan.legs.at(-1)) await inventory.name(image.id, app, short(image.id));
     } catch (error) {
       // A file that does not give its layer is not to be trusted by the next attempt either.
       if (error instanceof ImageError && (error.code === 'BLOB_CORRUPT' || error.code === 'WRONG_IMAGE')) {
         await keepDownloads([]);
       }
       throw error;
-    } finally {
-      await layers.close();
     }
   }
 

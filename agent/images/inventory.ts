@@ -10,6 +10,9 @@ import { LIMITS } from '#agent/images/limits.ts';
 import type { Held } from '#agent/images/plan.ts';
 
 const OURS = /^midair\/[^@]+:[^:@]+$/;
+/** Images on the way to another, see plan.ts. */
+export const VIA = 'via-';
+const ON_THE_WAY = /^midair\/via-[^@]+:[^:@]+$/;
 /** Names of a pull: `127.0.0.1:PORT/midair-INSTANCE/app@sha256:…`. */
 const PULLED = /^127\.0\.0\.1:\d+\/(midair-[0-9a-f]+)\/([^@:]+)(?:@sha256:[0-9a-f]{64}|:[^:@]+)$/;
 
@@ -56,6 +59,8 @@ export interface Inventory {
   held(signal: AbortSignal): Promise<Held[]>;
   /** Gives the image its name `midair/app:tag`, then takes away what pulls of this instance called it. */
   name(id: string, app: string, tag: string): Promise<void>;
+  /** Takes the names off images that were only on the way, also those of an earlier process. */
+  dropVia(): Promise<void>;
   /** Names that a pull left when its process was killed. */
   prune(): Promise<void>;
   remove(id: string): Promise<void>;
@@ -124,6 +129,11 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
       );
       const found = await ask(`inspecting image ${short(id)}`, () => inspect(id));
       if (found) await dropPulled(namesOf(found));
+    },
+
+    async dropVia() {
+      for (const image of await list())
+        for (const name of namesOf(image)) if (ON_THE_WAY.test(name)) await untag(name);
     },
 
     async prune() {

@@ -35,6 +35,12 @@ export const LIMITS = {
   engineCallMsMax: 30_000,
   /** A pull in which the engine neither asks for bytes nor reports progress for this long is dead. */
   pullStallMsMax: 120_000,
+  /** Between two words of how much the engine took. */
+  servedIntervalMs: 50,
+  /** A patcher that is asked to end removes a container and a spool. */
+  patcherEndMsMax: 10_000,
+  /** Of what it said before it died. */
+  patcherWordsMax: 4_000,
   /** Images looked at for layers they share with the target. */
   imagesMax: 1_000,
 } as const;

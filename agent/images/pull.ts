@@ -12,15 +12,14 @@ import * as v from 'valibot';
 import { aborted, engineError, ImageError } from '#agent/images/errors.ts';
 import { ask, short } from '#agent/images/inventory.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-import { openRegistry, type ServedLayer } from '#agent/images/registry.ts';
+import type { Registry } from '#agent/images/registry.ts';
 import type { Image } from '#fleet/protocol.ts';
 
 export interface PullOptions {
   docker: Docker;
   image: Image;
-  /** Repository at the registry. */
-  name: string;
-  layers: readonly ServedLayer[];
+  /** Opens the registry to pull from; told what the engine took, and once if a layer could not be served. */
+  serve: (told: { onServed: (bytes: number) => void; onFailure: () => void }) => Promise<Registry>;
   config: Uint8Array;
   /** Uncompressed length of the layers that the engine is expected to ask for. */
   lackingBytes: number;
@@ -30,21 +29,14 @@ export interface PullOptions {
 
 /** @throws ImageError `WRONG_IMAGE`, `ENGINE`, `DISK_FULL`, `ABORTED`, or what a layer's source threw */
 export async function pullImage(options: PullOptions): Promise<void> {
-  const { docker, image, layers, config, lackingBytes, onProgress, signal } = options;
+  const { docker, image, config, lackingBytes, onProgress, signal } = options;
   checkConfig(image, config);
   const stop = new AbortController();
-  const timer = setTimeout(
-    () => stop.abort(new Error(`no progress in ${LIMITS.pullStallMsMax} ms`)),
-    LIMITS.pullStallMsMax,
-  );
+  let timer: NodeJS.Timeout | undefined;
   let servedBytes = 0;
-  const registry = await openRegistry({
-    name: options.name,
-    configDigest: image.id,
-    config,
-    layers,
+  const registry = await options.serve({
     onServed(bytes) {
-      timer.refresh();
+      timer?.refresh();
       servedBytes += bytes;
       onProgress?.(Math.min(servedBytes, lackingBytes), lackingBytes, 'pull');
     },
@@ -52,12 +44,16 @@ export async function pullImage(options: PullOptions): Promise<void> {
     onFailure: () => stop.abort(new Error('a layer could not be served')),
   });
   try {
+    timer = setTimeout(
+      () => stop.abort(new Error(`no progress in ${LIMITS.pullStallMsMax} ms`)),
+      LIMITS.pullStallMsMax,
+    );
     onProgress?.(0, lackingBytes, 'pull');
     await pull(
       docker,
       `${registry.repository}@${registry.digest}`,
       AbortSignal.any([signal, stop.signal]),
-      () => timer.refresh(),
+      () => timer?.refresh(),
     );
     const found = await ask(`inspecting image ${short(image.id)}`, () =>
       docker.getImage(`${registry.repository}@${registry.digest}`).inspect(),

@@ -8,20 +8,24 @@ import { createReadStream } from 'node:fs';
 import { pipeline } from 'node:stream';
 import { constants, createZstdDecompress } from 'node:zlib';
 import type Docker from 'dockerode';
-import { type OpenBasis, openBasis } from '#agent/images/basis.ts';
+import { type BasisFacts, type OpenBasis, openBasis } from '#agent/images/basis.ts';
 import { aborted, ImageError, textOf } from '#agent/images/errors.ts';
 import { blobPath } from '#agent/images/fetch.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-import type { Held, Plan } from '#agent/images/plan.ts';
+import type { Held } from '#agent/images/plan.ts';
 import type { ServedLayer } from '#agent/images/registry.ts';
 import { spoolSavedLayer } from '#agent/images/saved.ts';
 import { applyLayer, type DeltaReader, fileAccess, openDelta } from '#deltas/index.ts';
-import type { Blob, Image, Layer } from '#fleet/protocol.ts';
+import type { Blob, DeltaOffer, Image, Layer } from '#fleet/protocol.ts';
 
 export interface LayersOptions {
-  docker: Docker;
+  docker: () => Promise<Docker>;
   image: Image;
-  plan: Plan;
+  /** Digests of the blobs that are on the disk whole. */
+  fetched: ReadonlySet<string>;
+  delta?: DeltaOffer;
+  /** Of the delta's basis. */
+  facts?: BasisFacts;
   held: readonly Held[];
   downloads: string;
   spool: string;
@@ -39,18 +43,18 @@ export interface Layers {
 
 /** @throws ImageError, DeltaError: a delta that is not the one the target names, or a basis that cannot be read */
 export async function openLayers(options: LayersOptions): Promise<Layers> {
-  const { image, plan, held, downloads } = options;
-  const delta = plan.delta ? await openOneDelta(options, plan.delta) : undefined;
-  const fetched = new Set(plan.blobs.map(({ digest }) => digest));
+  const { image, fetched, held, downloads } = options;
+  const { delta: offer, facts } = options;
+  const delta = offer && facts ? await openOneDelta(options, offer, facts) : undefined;
   let turn: Promise<unknown> = Promise.resolve();
 
   /** One `save` at a time: each writes the whole image inside the engine. */
   const fromEngine = (layer: Layer, signal: AbortSignal): Promise<string | undefined> => {
     const holder = held.find(({ diffIds }) => diffIds.includes(layer.diffId));
     if (!holder) return Promise.resolve(undefined);
-    const spooled = turn.then(() =>
+    const spooled = turn.then(async () =>
       spoolSavedLayer({
-        docker: options.docker,
+        docker: await options.docker(),
         imageId: holder.id,
         layer,
         directory: options.spool,
@@ -97,7 +101,7 @@ interface OneDelta {
   close(): Promise<void>;
 }
 
-async function openOneDelta(options: LayersOptions, delta: NonNullable<Plan['delta']>): Promise<OneDelta> {
+async function openOneDelta(options: LayersOptions, delta: DeltaOffer, facts: BasisFacts): Promise<OneDelta> {
   const { docker, image, downloads, spool, label, signal } = options;
   const file = await fileAccess(blobPath(downloads, delta.blob.digest));
   try {
@@ -120,6 +124,7 @@ async function openOneDelta(options: LayersOptions, delta: NonNullable<Plan['del
     const basis = await openBasis({
       docker,
       imageId: delta.basis,
+      facts,
       paths: (listing) => reader.basisPaths(listing),
       needsList: reader.needsList,
       directory: spool,
@@ -147,7 +152,8 @@ async function* decompressed(layer: Layer, path: string, signal: AbortSignal): A
   const zstd = createZstdDecompress({
     params: { [constants.ZSTD_d_windowLogMax]: LIMITS.zstdWindowLogMax },
   });
-  // The reader of `zstd` sees its error; the callback is only what pipeline wants.
+  // The reader of `zstd` sees its error, unless it left before; the callback is only what pipeline wants.
+  zstd.on('error', () => undefined);
   pipeline(createReadStream(path, { highWaterMark: 256 * 1024 }), zstd, () => undefined);
   const hash = createHash('sha256');
   let bytes = 0;

@@ -5,7 +5,7 @@
  */
 import { ImageError } from '#agent/images/errors.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-import type { Plan } from '#agent/images/plan.ts';
+import { lackingBytes, type Plan } from '#agent/images/plan.ts';
 import type { System } from '#agent/images/system.ts';
 
 /**
@@ -20,10 +20,12 @@ export async function checkSpace(options: {
   engineRoot: string;
 }): Promise<void> {
   const { system, plan, downloads, engineRoot } = options;
-  const layerBytes = plan.lacking.reduce((sum, layer) => sum + layer.bytes, 0);
+  // Where the engine's root is out of sight, a basis is spooled, one after the other.
+  const isSeen = (await system.freeSpace(engineRoot)) !== undefined;
+  const spoolBytes = isSeen ? 0 : Math.max(0, ...plan.legs.map(({ delta }) => delta?.cost?.basisBytes ?? 0));
   const needs: [string, number][] = [
-    [await nearest(downloads, system), plan.remainingBytes],
-    [engineRoot, layerBytes * LIMITS.engineCopiesOfLayer],
+    [await nearest(downloads, system), plan.remainingBytes + spoolBytes],
+    [engineRoot, lackingBytes(plan.legs) * LIMITS.engineCopiesOfLayer],
   ];
   const disks = new Map<number, { freeBytes: number; needBytes: number; path: string }>();
   for (const [path, bytes] of needs) {

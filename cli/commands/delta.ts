@@ -1,4 +1,6 @@
 /** `midair delta`: makes, applies, explains and checks image deltas without hub or drone. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { createWriteStream, existsSync, mkdirSync } from 'node:fs';
 import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -10,14 +12,19 @@ import { type DeltaImage, openImage } from '#cli/delta/image.ts';
 import { treemapSvg } from '#cli/delta/treemap.ts';
 import { bytesText, durationText } from '#cli/text.ts';
 import {
+  APPLY_FLAGS,
   applyLayer,
+  type Basis,
   basisFromLayers,
   type DeltaReader,
   fileAccess,
   inspectDelta,
   makeDelta,
   openDelta,
+  openSpooled,
   renderInspection,
+  spoolBasis,
+  tryDelta,
 } from '#deltas/index.ts';
 
 interface Common {
@@ -59,7 +66,7 @@ Examples:
     .requiredOption('-o, --output <folder>', 'where the layers go; made if it is not there')
     .addOption(engine())
     .option('--json', 'the layers, for programs')
-    .action(apply);
+    .action(bounded(apply));
   command
     .command('inspect <delta> [old]')
     .description('Shows where the bytes go, by section, codec and file.')
@@ -70,10 +77,10 @@ Examples:
     .action(inspect);
   command
     .command('verify <old> <delta>')
-    .description('Rebuilds all layers and keeps none: status 0 if every digest agrees.')
+    .description('Rebuilds all layers and keeps none: status 0 if every digest agrees. Says what it took.')
     .addOption(engine())
     .option('--json', 'the layers, for programs')
-    .action(verify);
+    .action(bounded(verify));
   return command;
 }
 
@@ -82,6 +89,26 @@ const engine = (): Option =>
     .env('DOCKER_HOST')
     .argParser(engineUrl)
     .default(DEFAULT_ENGINE);
+
+/**
+ * A heap is bounded when its process starts: what applies a delta runs in another of this program, started as an agent's patcher is.
+ * It has the terminal, and its status is this one's.
+ */
+const bounded =
+  <Args extends unknown[]>(action: (...args: Args) => Promise<void>) =>
+  async (...args: Args): Promise<void> => {
+    if (APPLY_FLAGS.every((flag) => process.execArgv.includes(flag))) return await action(...args);
+    const child = spawn(process.execPath, [...process.execArgv, ...APPLY_FLAGS, ...process.argv.slice(1)], {
+      stdio: 'inherit',
+    });
+    // A terminal's Ctrl-C reaches both: this one waits for the other's end.
+    const pass = (name: NodeJS.Signals): void => void child.kill(name);
+    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, pass);
+    const [code, name] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null];
+    for (const each of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.off(each, pass);
+    if (name) process.kill(process.pid, name);
+    process.exitCode = code ?? 1;
+  };
 
 /** A folder that is gone afterwards, whatever happens. */
 async function withScratch<Result>(near: string, use: (folder: string) => Promise<Result>): Promise<Result> {
@@ -165,13 +192,13 @@ interface Rebuilt {
   path?: string;
 }
 
-/** Rebuilds every layer; `keep` gets each one's bytes and may fail. */
-async function rebuild(
+/** The files of `basis` that the delta names, on disk for as long as `use` runs; of another image than the delta's: refused. */
+async function withBasis<Result>(
   basis: DeltaImage,
   delta: DeltaReader,
   scratch: string,
-  keep: (diffId: string, chunks: AsyncIterable<Uint8Array>) => Promise<string | undefined>,
-): Promise<Rebuilt[]> {
+  use: (files: Basis) => Promise<Result>,
+): Promise<Result> {
   if (delta.basisId !== basis.id) {
     throw Object.assign(
       new Error(
@@ -180,25 +207,10 @@ async function rebuild(
       { code: 'BASIS_MISMATCH' },
     );
   }
-  const files = await basisFromLayers(basis.layers, scratch);
-  const progress = new Progress();
+  const files = await openSpooled(await spoolBasis(basis.layers, delta, join(scratch, 'basis')));
   try {
-    const made: Rebuilt[] = [];
-    for (const { diffId, bytes } of delta.layers) {
-      let done = 0;
-      const counted = async function* (): AsyncGenerator<Uint8Array> {
-        for await (const chunk of applyLayer(delta, diffId, files)) {
-          done += chunk.length;
-          progress.say(`layer ${diffId.slice(7, 19)}: ${bytesText(done)} of ${bytesText(bytes)}`);
-          yield chunk;
-        }
-      };
-      const path = await keep(diffId, counted());
-      made.push({ diffId, bytes, ...(path === undefined ? {} : { path }) });
-    }
-    return made;
+    return await use(files);
   } finally {
-    progress.end();
     await files.close();
   }
 }
@@ -227,30 +239,58 @@ function report(rebuilt: Rebuilt[], flags: Common, done: string): void {
 
 async function apply(old: string, delta: string, flags: Common & { output: string }): Promise<void> {
   mkdirSync(flags.output, { recursive: true });
+  const progress = new Progress();
+  const keep = async (reader: DeltaReader, files: Basis, scratch: string): Promise<Rebuilt[]> => {
+    const made: Rebuilt[] = [];
+    for (const { diffId, bytes } of reader.layers) {
+      let done = 0;
+      const counted = async function* (): AsyncGenerator<Uint8Array> {
+        for await (const chunk of applyLayer(reader, diffId, files)) {
+          done += chunk.length;
+          progress.say(`layer ${diffId.slice(7, 19)}: ${bytesText(done)} of ${bytesText(bytes)}`);
+          yield chunk;
+        }
+      };
+      const name = `${diffId.slice('sha256:'.length)}.tar`;
+      const part = join(scratch, name);
+      await pipeline(counted(), createWriteStream(part, { flush: true }));
+      await rename(part, join(flags.output, name));
+      made.push({ diffId, bytes, path: join(flags.output, name) });
+    }
+    return made;
+  };
   const rebuilt = await withScratch(flags.output, (scratch) =>
     withDelta(delta, async (reader) =>
-      rebuild(await openImage(old, scratch, flags.engine), reader, scratch, async (diffId, chunks) => {
-        const name = `${diffId.slice('sha256:'.length)}.tar`;
-        const part = join(scratch, name);
-        await pipeline(chunks, createWriteStream(part, { flush: true }));
-        await rename(part, join(flags.output, name));
-        return join(flags.output, name);
-      }),
+      withBasis(await openImage(old, scratch, flags.engine), reader, scratch, (files) =>
+        keep(reader, files, scratch),
+      ),
     ),
-  );
+  ).finally(() => progress.end());
   report(rebuilt, flags, 'rebuilt, digest right');
 }
 
 async function verify(old: string, delta: string, flags: Common): Promise<void> {
-  const rebuilt = await withScratch(tmpdir(), (scratch) =>
+  const progress = new Progress();
+  let done = 0;
+  const { layers, cost } = await withScratch(tmpdir(), (scratch) =>
     withDelta(delta, async (reader) =>
-      rebuild(await openImage(old, scratch, flags.engine), reader, scratch, async (_, chunks) => {
-        for await (const _chunk of chunks);
-        return undefined;
+      withBasis(await openImage(old, scratch, flags.engine), reader, scratch, async (files) => {
+        const all = reader.layers.reduce((sum, { bytes }) => sum + bytes, 0);
+        const took = await tryDelta(reader, files, (bytes) => {
+          done += bytes;
+          progress.say(`${bytesText(done)} of ${bytesText(all)}`);
+        });
+        return { layers: reader.layers.map(({ diffId, bytes }) => ({ diffId, bytes })), cost: took };
       }),
     ),
-  );
-  report(rebuilt, flags, 'right');
+  ).finally(() => progress.end());
+  if (flags.json) {
+    print({ layers, cost });
+    return;
+  }
+  report(layers, flags, 'right');
+  const memory = cost.memoryBytes === undefined ? '' : `, ${bytesText(cost.memoryBytes)} of memory`;
+  process.stdout.write(`it took ${durationText(cost.cpuMs)} of a core${memory}\n`);
 }
 
 async function inspect(

@@ -2,7 +2,7 @@
 import { Command, Option } from 'commander';
 import { httpUrl } from '#cli/commands/arguments.ts';
 import { type EventRecord, HubClient, type HubStatus } from '#cli/hub-client.ts';
-import { ago, bytesText, table } from '#cli/text.ts';
+import { ago, bytesText, durationText, table } from '#cli/text.ts';
 
 export function statusCommand(): Command {
   return new Command('status')
@@ -30,7 +30,8 @@ export function statusCommand(): Command {
 export function statusText(status: HubStatus, events: EventRecord[], nowMs: number): string {
   const { target } = status;
   const wanted = target.release ? `${target.release.app} ${target.release.id}` : 'nothing yet';
-  const head = `fleet ${status.fleet}: target ${wanted}, generation ${target.generation}\n`;
+  const ways = target.release ? waysText(target.release, status.releases) : '';
+  const head = `fleet ${status.fleet}: target ${wanted}, generation ${target.generation}\n${ways}`;
   if (status.devices.length === 0) return `${head}no device was heard of yet\n`;
   const rows = status.devices.map(({ name, online, seenAtMs, current }) => {
     const last = events.filter((event) => event.device === name).at(-1);
@@ -44,6 +45,32 @@ export function statusText(status: HubStatus, events: EventRecord[], nowMs: numb
     ];
   });
   return `${head}${table(['device', 'presence', 'flies', 'generation', 'update', 'last event'], rows)}`;
+}
+
+type Release = HubStatus['releases'][number];
+
+/** What a device is to expect, by what it has: bytes to fetch, and what applying them took at the hub. */
+function waysText(target: Release, releases: readonly Release[]): string {
+  const nameOf = (imageId: string): string =>
+    releases.find(({ services }) => Object.values(services).some(({ image }) => image.id === imageId))?.id ??
+    imageId.slice('sha256:'.length, 'sha256:'.length + 12);
+  const rows = Object.values(target.services).flatMap(({ image }) => [
+    ...image.deltas.map(({ basis, blob, cost }) => [
+      `delta from ${nameOf(basis)}`,
+      bytesText(blob.bytes),
+      cost ? bytesText(cost.outputBytes) : '–',
+      cost ? durationText(cost.cpuMs) : '–',
+      cost?.memoryBytes === undefined ? '–' : bytesText(cost.memoryBytes),
+    ]),
+    [
+      'whole image',
+      bytesText(image.layers.reduce((sum, { blob }) => sum + blob.bytes, image.config.bytes)),
+      bytesText(image.layers.reduce((sum, { bytes }) => sum + bytes, 0)),
+      '–',
+      '–',
+    ],
+  ]);
+  return `${table([`${target.app} ${target.id} by`, 'to fetch', 'to make', 'a core at the hub', 'memory'], rows)}\n`;
 }
 
 type Update = NonNullable<HubStatus['devices'][number]['current']>['update'];

@@ -105,11 +105,6 @@ export class World {
     return started(this.#sim, 'sim');
   }
 
-  /** `mqtt://host:port` */
-  get mqttUrl(): string {
-    return this.#mqttUrl;
-  }
-
   get droneEngine(): Engine {
     return started(this.#droneEngine, 'engine');
   }
