@@ -36,7 +36,8 @@ export class Surroundings implements Air {
     this.battery.drain(x, dtS);
     this.#sinceS += dtS;
     if (this.#sinceS < TICK_S * (1 - 1e-9)) return;
-    this.#wind.step(this.#sinceS, -(x[AT.position + 2] as number));
+    const height = -(x[AT.position + 2] as number);
+    this.#wind.step(this.#sinceS, height, x[AT.velocity] as number, x[AT.velocity + 1] as number);
     this.#sinceS = 0;
   }
 }

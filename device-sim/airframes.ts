@@ -39,7 +39,7 @@ const X500: Parameters = {
   motorTauS: 0.0125, // timeConstantUp
   motorTauDownS: 0.025, // timeConstantDown
   angularDragNmPerRadS: 0, // none in the model
-  // Holybro X500: four cells, 5 Ah, 18 minutes of hover without a payload. The resistance is assumed.
+  // As Holybro sells the X500: four cells, 5 Ah, about 18 minutes of hover. The resistance is assumed.
   battery: { cells: 4, capacityAh: 5, resistanceOhm: 0.02, hoverS: 1_080 },
 };
 
@@ -58,7 +58,7 @@ const CRAZYFLIE: Parameters = {
   motorTauS: 0.072, // RotorPy tau_m: brushed motors
   motorTauDownS: 0.072,
   angularDragNmPerRadS: 0,
-  // Bitcraze data sheet: one cell, 250 mAh, 7 minutes. The resistance is assumed.
+  // As Bitcraze sells it: one cell, 250 mAh, about 7 minutes. The resistance is assumed.
   battery: { cells: 1, capacityAh: 0.25, resistanceOhm: 0.1, hoverS: 420 },
 };
 
@@ -77,7 +77,7 @@ const HUMMINGBIRD: Parameters = {
   motorTauS: 0.0125, // time_constant_up
   motorTauDownS: 0.025, // time_constant_down
   angularDragNmPerRadS: 0,
-  // Ascending Technologies' data sheet: three cells, 2.1 Ah, up to 20 minutes. The resistance is assumed.
+  // As Ascending Technologies sold it: three cells, 2.1 Ah, up to 20 minutes. The resistance is assumed.
   battery: { cells: 3, capacityAh: 2.1, resistanceOhm: 0.03, hoverS: 1_200 },
 };
 

@@ -86,7 +86,7 @@ export interface BarometerParameters {
 /** u-blox ZED-F9P data sheet (UBX-17051259): RTK 0.01 m + 1 ppm CEP, 0.05 m/s, RTK at 8 Hz with four constellations. */
 const RTK: GpsParameters = {
   rateHz: 8,
-  latencyS: 0.1, // EKF2_GPS_DELAY's default is 110 ms
+  latencyS: 0.11, // PX4 EKF2_GPS_DELAY, its default
   horizontalM: 0.01,
   verticalM: 0.01,
   speedMS: 0.05,

@@ -27,7 +27,7 @@ const FOOT_M = 0.3048;
 const AT_20_FT_KT: Record<Turbulence, number> = { none: 0, light: 15, moderate: 30, severe: 45 };
 /** The model holds from 10 ft to 1,000 ft; outside, its ends. */
 const HEIGHT_FT = { min: 10, max: 1_000 } as const;
-/** A hovering drone meets the frozen field at the wind's speed; where that is next to nothing, at this one. */
+/** A drone meets the frozen field at its speed against the mean wind; where that is next to nothing, at this one. */
 const FIELD_MS_MIN = 1;
 /** Mean time between gusts, and how long one takes to rise and fall: 1 - cosine (MIL-F-8785C, 3.7.1.3). */
 const GUST_EVERY_S = 20;
@@ -119,8 +119,8 @@ export class Wind {
     this.#put(options.speedMS, 0, 0);
   }
 
-  /** @param heightM above the ground */
-  step(dtS: number, heightM: number): void {
+  /** @param heightM above the ground; @param north of the drone, as `east`, m/s: the faster it meets the field, the faster it changes */
+  step(dtS: number, heightM: number, north = 0, east = 0): void {
     if (this.#still) return;
     const { speedMS, turbulence } = this.#options;
     let along = speedMS + this.#gust(dtS);
@@ -129,7 +129,9 @@ export class Wind {
     if (turbulence !== 'none') {
       const field = this.#field;
       drydenField(heightM, turbulence, field);
-      const path = Math.max(FIELD_MS_MIN, speedMS) * dtS;
+      const meetsN = north - speedMS * this.#north;
+      const meetsE = east - speedMS * this.#east;
+      const path = Math.max(FIELD_MS_MIN, Math.sqrt(meetsN * meetsN + meetsE * meetsE)) * dtS;
       along += field.horizontalMS * this.#along.step(path / field.horizontalM);
       across = field.horizontalMS * this.#across.step(path / field.horizontalM);
       down = field.verticalMS * this.#vertical.step(path / field.verticalM);

@@ -70,6 +70,22 @@ describe('the wind', () => {
     expect(now[2]).toBe(0);
   });
 
+  test('who flies against it meets the field faster: it changes sooner', () => {
+    const changes = (north: number): number => {
+      const wind = new Wind({ speedMS: 5, fromDeg: 0, turbulence: 'moderate', gustMS: 0 }, 9);
+      let [sum, before] = [0, 0];
+      for (let i = 0; i < 100_000; i += 1) {
+        wind.step(0.02, 20, north, 0);
+        sum += ((wind.now[1] as number) - before) ** 2;
+        before = wind.now[1] as number;
+      }
+      return sum;
+    };
+    // Increments over short times go with the path: at 20 m/s against 5 m/s it is five times as long.
+    expect(changes(20) / changes(0)).toBeGreaterThan(4);
+    expect(changes(20) / changes(0)).toBeLessThan(6);
+  });
+
   test('the seed decides it, and nothing else', () => {
     const options = { speedMS: 5, turbulence: 'moderate', gustMS: 2 } as const;
     expect(blow(options, 2, 7)).toEqual(blow(options, 2, 7));
