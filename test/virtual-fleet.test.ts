@@ -71,6 +71,12 @@ test('a release flies on all of 200 drones, wave by wave', { timeout: 120_000 },
   expect(verdict).toMatchObject({ broken: null, rollouts: ['v2 done'], started: { v1: 200, v2: 200 } });
 });
 
+test('who flies it already says so when it is asked anew', { timeout: 60_000 }, () => {
+  const story = calmStory(3, 10, PLAN);
+  const verdict = run({ ...story, rollouts: story.rollouts.map((one) => ({ ...one, release: 'v1' })) });
+  expect(verdict).toMatchObject({ broken: null, rollouts: ['v1 done'], started: { v1: 10 } });
+});
+
 test.each(['crashes-warming', 'diverges', 'crashes-in-probation', 'off-setpoint', 'slow-loop'] as const)(
   'a release that %s goes no further than its canaries, and they fly the old one again',
   { timeout: 120_000 },
