@@ -157,7 +157,15 @@ export const openJournal = <T>(
       file.close();
     },
   };
-  // Into the other slot: the one that it was read from stays whole meanwhile.
-  if (latest && !damaged) journal.write(value);
+  if (latest) {
+    // The same bytes in the same place: torn or not they are the same if they were durable, and if they were not, as
+    // after a sync that failed, the other slot is the only one that is: it must stay as it is.
+    try {
+      file.write(latest.bytes, slotAt(latest.sequence, bytesMax));
+      file.sync();
+    } catch (cause) {
+      throw failed('write', cause);
+    }
+  }
   return journal;
 };

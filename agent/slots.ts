@@ -12,6 +12,8 @@ const MAGIC = 0x314a_444d; // "MDJ1"
 export interface Slot {
   readonly sequence: number;
   readonly text: string;
+  /** As they stand in the file. */
+  readonly bytes: Buffer;
 }
 
 export const slotBytes = (bytesMax: number): number => HEADER_BYTES + bytesMax;
@@ -33,7 +35,8 @@ const readSlot = (slot: Buffer): Slot | undefined => {
   const length = slot.readUInt32LE(12);
   if (slot.readUInt32LE(0) !== MAGIC || length > slot.length - HEADER_BYTES) return undefined;
   if (slot.readUInt32LE(4) !== crc32(slot.subarray(8, HEADER_BYTES + length))) return undefined;
-  return { sequence: slot.readUInt32LE(8), text: slot.toString('utf8', HEADER_BYTES, HEADER_BYTES + length) };
+  const bytes = slot.subarray(0, HEADER_BYTES + length);
+  return { sequence: slot.readUInt32LE(8), text: bytes.toString('utf8', HEADER_BYTES), bytes };
 };
 
 /** @param file both slots, `2 * slotBytes(bytesMax)` */

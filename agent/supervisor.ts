@@ -88,6 +88,7 @@ export class Supervisor {
   #retry: NodeJS.Timeout | undefined;
   #running: Promise<void> = Promise.resolve();
   #toldMs = 0;
+  #toldGeneration: number | null = null;
 
   constructor(options: SupervisorOptions) {
     this.#options = options;
@@ -198,6 +199,8 @@ export class Supervisor {
       try {
         const observed = await this.#observe();
         if (this.#reconcile(observed)) continue;
+        // Who flies it already has nothing to do, and says so.
+        if (observed.target && observed.target.generation !== this.#toldGeneration) this.#tell();
         const next = plan(observed);
         this.#options.log.debug({ next: next.do }, 'plan');
         if (await this.#carryOut(next)) continue;
@@ -489,9 +492,11 @@ export class Supervisor {
     const ownerId = state.phase === 'idle' ? state.owner : 'prior' in state ? state.prior : null;
     const owner = this.#containers.find(({ id, running }) => id === ownerId && running);
     this.#toldMs = Date.now();
+    const generation = memory.value.target?.generation ?? 0;
+    this.#toldGeneration = generation;
     link.current({
       device,
-      generation: memory.value.target?.generation ?? 0,
+      generation,
       bootId: this.#bootId,
       sequence: this.#sequence++,
       atMs: this.#toldMs,

@@ -137,3 +137,44 @@ test('what an agent finds at its start outlives a power cut, also if its last li
   // It was in the cache each time: that is what the next life sees.
   expect(gone).toBe(40);
 });
+
+test.each(['start', 'first write'])(
+  'a failed sync, and a power cut in the %s of the next life, leave a whole value all the same',
+  (when) => {
+    for (let seed = 1; seed <= 60; seed++) {
+      let fault: string | null = null;
+      const disk = new Disk({
+        random: new Random(seed),
+        onOperation: (what) => {
+          if (fault !== null && what === 'sync') throw Object.assign(new Error(fault), { code: fault });
+        },
+      });
+      const files: JournalFiles = {
+        open: (path, bytes) => ({ ...disk.open(path, bytes), close: () => undefined }),
+        keep: () => undefined,
+      };
+      const read = () => openJournal({ path: 'journal', bytesMax: 4_096, parse, empty }, files);
+      const journal = read();
+      journal.write({ n: 1, text: 'x'.repeat(2_000) });
+      // The kernel gives up what it could not write, and calls it clean: the next life still reads it.
+      fault = 'EIO';
+      expect(() => journal.write({ n: 2, text: 'y'.repeat(2_000) })).toThrow(/EIO/);
+      fault = null;
+      let found = 1;
+      if (when === 'start') {
+        fault = 'power';
+        expect(read).toThrow(/power/);
+      } else {
+        const next = read();
+        found = next.value.n;
+        fault = 'power';
+        expect(() => next.write({ n: 3, text: 'z'.repeat(2_000) })).toThrow(/power/);
+      }
+      fault = null;
+      disk.powerCut();
+      const last = read();
+      expect(last.damaged, `seed ${seed}`).toBeNull();
+      expect(last.value.n, `seed ${seed}`).toBeGreaterThanOrEqual(found);
+    }
+  },
+);

@@ -53,6 +53,7 @@ export class Agent {
   #candidate: { id: AppId; release: Release } | null = null;
   #unwatched: AppId | null = null;
   #failures = 0;
+  #toldGeneration: number | null = null;
   #working = false;
   #news = false;
   #resting = 0;
@@ -430,8 +431,13 @@ export class Agent {
     this.#resting += 1;
     this.#working = true;
     try {
-      if (this.#reconcile()) this.#rest(true);
-      else this.#carryOut(plan(this.#observe()), (isDone, pauseUs) => this.#rest(isDone, pauseUs));
+      if (this.#reconcile()) {
+        this.#rest(true);
+        return;
+      }
+      const { target } = this.memory;
+      if (target && target.generation !== this.#toldGeneration) this.#tell();
+      this.#carryOut(plan(this.#observe()), (isDone, pauseUs) => this.#rest(isDone, pauseUs));
     } catch (error) {
       this.#rest(false, this.#troubled(error));
     }
@@ -628,6 +634,7 @@ export class Agent {
     const owner = ownerId === null ? undefined : this.#drone.apps.get(ownerId);
     const generation = this.memory.target?.generation ?? 0;
     const flying = owner?.running ? owner : null;
+    this.#toldGeneration = generation;
     this.#drone.told(generation, flying);
     if (state.phase === 'idle' && flying !== null) this.#drone.isWell();
     this.#link.current({

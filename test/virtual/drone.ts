@@ -312,7 +312,8 @@ export class Drone {
         : kind === 'echo'
           ? this.world.story.calmUs
           : Math.min(endUs, this.world.story.calmUs);
-    this.#conditions.set(kind, { untilUs, draw });
+    const before = this.#conditions.get(kind)?.untilUs ?? 0;
+    this.#conditions.set(kind, { untilUs: Math.max(untilUs, before), draw });
     const running = [...this.apps.values()].filter((app) => app.canWrite);
     const app = running[Math.floor(draw * running.length)];
     switch (kind) {

@@ -1,0 +1,103 @@
+/**
+ * `npm run bench -- sim [--drones N] [--json]`: what the simulation costs. A rollout over a whole fleet in virtual time
+ * (one thread), and the rigid body's steps on one core. Drones in real time: `npm run bench -- sim-fly`.
+ *
+ * Both clocks are told: wall time is what one waits for, CPU time what it costs when others have the cores.
+ */
+import { loadavg } from 'node:os';
+import { parseArgs } from 'node:util';
+import { table } from '#cli/text.ts';
+import { PARAMETERS } from '#device-sim/parameters.ts';
+import { createState, step } from '#device-sim/physics.ts';
+import type { Plan } from '#fleet/rollout.ts';
+import { run } from '#test/virtual/run.ts';
+import { calmStory } from '#test/virtual/story.ts';
+
+const { values } = parseArgs({
+  options: { drones: { type: 'string', default: '1000' }, json: { type: 'boolean', default: false } },
+});
+const drones = Number(values.drones);
+if (!Number.isSafeInteger(drones) || drones < 1 || drones > 10_000) {
+  process.stderr.write('--drones must be a whole number from 1 to 10000\n');
+  process.exit(2);
+}
+const PLAN: Plan = {
+  waves: [{ percent: 1 }, { percent: 10 }, { percent: 50 }],
+  successMin: 0.95,
+  errorMax: 0.02,
+  sampleMin: 5,
+  soakMs: 10_000,
+  deviceMsMax: 120_000,
+  handbacksMax: 2,
+  gapMsMax: 200,
+  gapsMax: 2,
+  onTrouble: 'abort',
+};
+
+/** Wall and CPU milliseconds of `work`. */
+const timed = <T>(work: () => T): { result: T; wallMs: number; cpuMs: number } => {
+  const beganMs = performance.now();
+  const before = process.cpuUsage();
+  const result = work();
+  const { user, system } = process.cpuUsage(before);
+  return { result, wallMs: performance.now() - beganMs, cpuMs: (user + system) / 1000 };
+};
+
+// Compiled and warm.
+run(calmStory(1, 20, PLAN));
+const fleet = timed(() => run(calmStory(1, drones, PLAN)));
+const { broken, virtualMs, events, rollouts, started } = fleet.result;
+if (broken !== null || started.v2 !== drones) {
+  process.stderr.write(`the rollout did not end as it should: ${broken ?? rollouts.join()}\n`);
+  process.exit(1);
+}
+
+const DT_S = 1 / 250;
+const body = (steps: number): void => {
+  const state = createState(100);
+  const hover = [0.5, 0.5, 0.5, 0.5];
+  for (let at = 0; at < steps; at += 1) step(state, hover, DT_S, PARAMETERS);
+};
+body(100_000);
+const STEPS = 1_000_000;
+const physics = timed(() => body(STEPS));
+
+const perSec = (amount: number, ms: number): number => Math.round(amount / (ms / 1000));
+const rows = [
+  {
+    what: `${drones} drones through a rollout, s`,
+    wall: fleet.wallMs / 1000,
+    cpu: fleet.cpuMs / 1000,
+  },
+  {
+    what: 'virtual seconds of a drone per second',
+    wall: perSec((virtualMs / 1000) * drones, fleet.wallMs),
+    cpu: perSec((virtualMs / 1000) * drones, fleet.cpuMs),
+  },
+  { what: 'drones updated per second', wall: perSec(drones, fleet.wallMs), cpu: perSec(drones, fleet.cpuMs) },
+  { what: 'events per second', wall: perSec(events, fleet.wallMs), cpu: perSec(events, fleet.cpuMs) },
+  {
+    what: 'rigid-body steps per second (RK4)',
+    wall: perSec(STEPS, physics.wallMs),
+    cpu: perSec(STEPS, physics.cpuMs),
+  },
+  {
+    what: 'rigid bodies at 250 Hz per core',
+    wall: perSec(STEPS, physics.wallMs) / 250,
+    cpu: perSec(STEPS, physics.cpuMs) / 250,
+  },
+];
+if (values.json) {
+  process.stdout.write(`${JSON.stringify({ drones, virtualMs, events, load: loadavg()[0], rows })}\n`);
+} else {
+  const cell = (amount: number): string => (amount < 100 ? amount.toFixed(1) : Math.round(amount).toString());
+  process.stdout.write(
+    table(
+      ['', 'by wall clock', 'by CPU time'],
+      rows.map(({ what, wall, cpu }) => [what, cell(wall), cell(cpu)]),
+    ),
+  );
+  process.stdout.write(
+    `${rollouts.join()}; ${Math.round(virtualMs / 1000)} virtual seconds, one thread; load ${loadavg()[0]?.toFixed(1)}\n`,
+  );
+}
