@@ -22,8 +22,8 @@ export const LIMITS = {
   logTailLines: 12,
   /** A hub or a simulator on this machine. */
   requestMsMax: 5_000,
-  /** From a spawned part of the demo to its ready line. */
-  childReadyMsMax: 20_000,
+  /** From a spawned part of the demo to its ready line: under a second here, many where all else runs too. */
+  childReadyMsMax: 60_000,
   /** From SIGTERM to the end of a part; the hub gives up a running build first. */
   childStopMsMax: 8_000,
   /** A push builds, stores and makes a delta of a small app: 5 s here, a minute on a slow disk. */

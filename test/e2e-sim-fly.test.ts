@@ -3,17 +3,27 @@
  * that is wrong. @flight
  */
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { afterAll, expect, test } from 'vitest';
 import type { FlightReport } from '#cli/fly/report.ts';
-import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { PACKAGE_ROOT, stateDirectory } from '#cli/paths.ts';
 import { processesNaming } from '#cli/processes.ts';
 import { readRecord } from '#test/fly-kit.ts';
 
 const state = mkdtempSync('/var/tmp/midair-test-');
+// The base image's layers are there already: the engine's setup made them.
+symlinkSync(stateDirectory('base'), join(state, 'base'));
 const out = mkdtempSync(join(tmpdir(), 'midair-fly-'));
 const environment = { ...process.env, MIDAIR_STATE: state, DOCKER_HOST: process.env.MIDAIR_TEST_ENGINE };
 const BIN = join(PACKAGE_ROOT, 'cli', 'bin.ts');

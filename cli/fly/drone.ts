@@ -76,13 +76,18 @@ export class Drone {
     return started(this.#recorder);
   }
 
-  /** Simulator, then agent, then the first release on it: it stands, ready. */
-  async start(hub: World, release: string): Promise<void> {
+  /** Simulator, then agent. */
+  async start(hub: World): Promise<void> {
     const { world } = this;
     world.join(hub);
     await world.startSim(this.#simArguments());
     await this.#openWays();
     await this.startAgent();
+  }
+
+  /** Until the first release is on it, and it stands, ready. */
+  async ready(release: string): Promise<void> {
+    const { world } = this;
     await world.updated(release, () => {}, FLY.firstInstallMsMax);
     const panel = await this.#options.scope.use(
       `${this.name}'s panel`,

@@ -95,7 +95,9 @@ export class Flight {
     await hub.hub.choose('v1');
     const count = this.drones.length;
     await show.step(count === 1 ? 'Drone' : `${count} drones`, async () => {
-      await Promise.all(this.drones.map((drone) => drone.start(hub, 'v1')));
+      // Processes start one after the other; then they wait together.
+      for (const drone of this.drones) await drone.start(hub);
+      await Promise.all(this.drones.map((drone) => drone.ready('v1')));
       return 'v1 on it, standing';
     });
     this.#watch = await HubWatch.open(hub.hub);
