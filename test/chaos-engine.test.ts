@@ -208,13 +208,14 @@ describe('pause', () => {
 
   test('the watchdog dies: another watches', async () => {
     const [box] = [await container(), agent()];
-    const { child, client, watchdog } = await serve();
+    const { child, client, directory, watchdog } = await serve();
     process.kill(watchdog.pid, 'SIGKILL');
     await waitGone([watchdog], UNDONE_MS_MAX);
     await client.create(always('pause'));
     await until('it to stand', () => box.stands());
     await sigkill(child);
     await runs(box);
+    expect(openIn(readLedger(join(directory, 'ledger')))).toEqual([]);
   });
 
   test('what the agent fenced meanwhile stays frozen: undoing a pause never thaws a fence', async () => {
@@ -252,7 +253,7 @@ describe('not marked', () => {
       execFileSync(process.execPath, [...args, '--criteria', `device=${device}`], { stdio: 'pipe' });
     } catch (error) {
       const { status, stderr } = error as { status: number; stderr: Buffer };
-      said = `${status} ${stderr}`;
+      said = `${status} ${stderr.toString()}`;
     }
     expect(said).toMatch(/^1 midair: .*not marked as a test device: .*--test-device.*\(NOT_A_TEST_DEVICE\)/);
     await runs(box);
@@ -387,6 +388,7 @@ describe('disk-full', () => {
     await until('it to be full', () => !fits(directory, 4_096));
     await sigkill(child);
     await until('it to be free', () => fits(directory, 7 * 2 ** 20), UNDONE_MS_MAX);
+    expect(readdirSync(directory)).toEqual([MARK_FILE]);
   });
 
   test('never the machine’s own disk', async () => {

@@ -221,7 +221,11 @@ test('whatever happens in whatever order: everything is undone in time, and noth
             if (injection.phase === 'on') expect(injection.dueMs).toBeGreaterThan(atMs);
           }
         } else if (one.do === 'create') {
-          say({ type: 'create', spec: spec((({ do: _, ...rest }) => ({ ...rest, probability: 0.8 }))(one)) });
+          const { failure, durationMs, forMs, frequencyMs, seed } = one;
+          say({
+            type: 'create',
+            spec: spec({ failure, durationMs, forMs, frequencyMs, seed, probability: 0.8 }),
+          });
         } else if (one.do === 'stop') say({ type: 'stop', experiment: `x${one.which}` });
         else if (pending.length > 0) answer(pending[one.which % pending.length] as Effect, one.well);
       }

@@ -269,6 +269,6 @@ test('a hub that is not there is told to the device as such', async () => {
     logFile: join(directory, 'link.log'),
     signal,
   });
-  await expect(fetch(String(lonely.ready.hub))).rejects.toThrow();
+  await expect(fetch(String(lonely.ready.hub))).rejects.toThrow('fetch failed');
   await lonely.stop();
 });

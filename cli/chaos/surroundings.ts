@@ -9,6 +9,7 @@ import { APP_LABEL, type Engine, type OurContainer, RELEASE_LABEL } from '#agent
 import { peekJournal } from '#agent/journal.ts';
 import { TEST_DEVICE_LABEL } from '#agent/test-device.ts';
 import { findMarks, type Mark } from '#cli/chaos/marks.ts';
+import { CONTROL_SOCKET } from '#cli/chaos/paths.ts';
 import type { ContainerThing, Thing } from '#cli/chaos/targets.ts';
 import { identify, isAlive } from '#cli/processes.ts';
 
@@ -16,8 +17,6 @@ export interface Surroundings {
   /** @throws EngineError `ENGINE_UNREACHABLE` */
   look(): Promise<Thing[]>;
 }
-
-export const CONTROL_SOCKET = 'link.sock';
 
 export const openSurroundings = (
   engine: Pick<Engine, 'listOurs'>,

@@ -5,7 +5,7 @@ import { join, resolve } from 'node:path';
 import { MARK_FILE } from '#agent/test-device.ts';
 import { ChaosError } from '#cli/chaos/errors.ts';
 import { writeMark } from '#cli/chaos/marks.ts';
-import { CONTROL_SOCKET } from '#cli/chaos/surroundings.ts';
+import { CONTROL_SOCKET } from '#cli/chaos/paths.ts';
 import { openControl } from '#cli/chaos/wire/control.ts';
 import { Link } from '#cli/chaos/wire/link.ts';
 import { Namespaces } from '#cli/chaos/wire/namespaces.ts';
