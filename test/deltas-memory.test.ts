@@ -8,8 +8,8 @@ import { memoryOf } from '../bench/deltas/memory.ts';
 const MIB = 1024 ** 2;
 
 test('ten times the image, the same memory', async () => {
-  const small = await memoryOf(12e6);
-  const large = await memoryOf(120e6);
+  const small = await memoryOf(6e6);
+  const large = await memoryOf(60e6);
   expect(large.outputBytes).toBeGreaterThan(9 * small.outputBytes);
   for (const { memoryBytes, outputBytes, imageBytes } of [small, large]) {
     expect(outputBytes).toBe(imageBytes);

@@ -477,7 +477,7 @@ describe('a process that is killed', () => {
     await (await openImages()).install(v1, how());
     const child = fork(join(import.meta.dirname, 'images-child.ts'), [], { execArgv: [], stdio: 'inherit' });
     child.send({ engineUrl: lab.engineUrl, hubUrl: hub.url, directory, image: target, app: lab.name });
-    await until('the image on the way is there', () => isThere(v2.id));
+    await until('the image on the way is there', () => isThere(v2.id), 120_000);
     child.kill('SIGKILL');
     await once(child, 'exit');
     const sentBytes = hub.sentAll();

@@ -39,6 +39,8 @@ export const LIMITS = {
   servedIntervalMs: 50,
   /** A patcher that is asked to end removes a container and a spool. */
   patcherEndMsMax: 10_000,
+  /** Between the engine's "connection refused" and the kernel's word that the patcher is dead. */
+  patcherDeathMsMax: 1_000,
   /** Of what it said before it died. */
   patcherWordsMax: 4_000,
   /** Images looked at for layers they share with the target. */

@@ -11,10 +11,11 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { extname, join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type Docker from 'dockerode';
 import { aborted, textOf } from '#agent/images/errors.ts';
 import { LIMITS } from '#agent/images/limits.ts';
-import type { Registry } from '#agent/images/registry.ts';
+import type { Served } from '#agent/images/pull.ts';
 import type { LayersOptions } from '#agent/images/sources.ts';
 import { fromPlain, type PlainError } from '#agent/images/told-error.ts';
 import { APPLY_FLAGS } from '#deltas/index.ts';
@@ -57,7 +58,7 @@ export interface PatcherOptions {
 }
 
 /** @throws ImageError, DeltaError: what kept it from beginning */
-export async function openPatcher(options: PatcherOptions): Promise<Registry> {
+export async function openPatcher(options: PatcherOptions): Promise<Served> {
   const { docker, order, onServed, onFailure, standBack, signal } = options;
   const { fetch, ...plain } = order;
   const child = fork(PROGRAM, [], {
@@ -74,6 +75,7 @@ export async function openPatcher(options: PatcherOptions): Promise<Registry> {
   const letGo = child.pid === undefined ? () => undefined : standBack(child.pid);
 
   let failure: { cause: unknown } | undefined;
+  let closed: Promise<void> | undefined;
   const ready = Promise.withResolvers<{ repository: string; digest: string }>();
   ready.promise.catch(() => undefined);
   const fail = (cause: Error): void => {
@@ -82,8 +84,10 @@ export async function openPatcher(options: PatcherOptions): Promise<Registry> {
     failure = { cause };
     onFailure();
   };
-  child.once('error', fail);
+  child.on('error', fail);
   child.once('exit', (code, name) => {
+    // Asked to end, it ended.
+    if (closed) return ready.reject(new Error('closed'));
     const said = /^.*(?:Error|FATAL).*$/m.exec(words)?.[0];
     fail(
       new Error(`the process that rebuilds layers ended (${name ?? code})${said ? `: ${said.trim()}` : ''}`),
@@ -115,7 +119,6 @@ export async function openPatcher(options: PatcherOptions): Promise<Registry> {
     }
   });
 
-  let closed: Promise<void> | undefined;
   const close = (): Promise<void> => (closed ??= end(child).finally(letGo));
   const called = (): void => ready.reject(aborted(signal));
   signal.addEventListener('abort', called, { once: true });
@@ -123,7 +126,17 @@ export async function openPatcher(options: PatcherOptions): Promise<Registry> {
   try {
     child.send({ type: 'order', order: { ...plain, engine: addressOf(docker) } } satisfies ToPatcher);
     const { repository, digest } = await ready.promise;
-    return { repository, digest, failure: () => failure, close };
+    // The engine may notice a death before this process is told of it.
+    const settle = async (): Promise<void> => {
+      if (failure || child.exitCode !== null || child.signalCode !== null) return;
+      const late = new AbortController();
+      await Promise.race([
+        once(child, 'exit', { signal: late.signal }).catch(() => undefined),
+        sleep(LIMITS.patcherDeathMsMax),
+      ]);
+      late.abort();
+    };
+    return { repository, digest, failure: () => failure, settle, close };
   } catch (error) {
     await close();
     throw error;

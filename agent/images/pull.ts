@@ -15,11 +15,17 @@ import { LIMITS } from '#agent/images/limits.ts';
 import type { Registry } from '#agent/images/registry.ts';
 import type { Image } from '#fleet/protocol.ts';
 
+/** A registry that may be in another process. */
+export interface Served extends Registry {
+  /** Resolves when what has gone wrong there can be known here. */
+  settle(): Promise<void>;
+}
+
 export interface PullOptions {
   docker: Docker;
   image: Image;
   /** Opens the registry to pull from; told what the engine took, and once if a layer could not be served. */
-  serve: (told: { onServed: (bytes: number) => void; onFailure: () => void }) => Promise<Registry>;
+  serve: (told: { onServed: (bytes: number) => void; onFailure: () => void }) => Promise<Served>;
   config: Uint8Array;
   /** Uncompressed length of the layers that the engine is expected to ask for. */
   lackingBytes: number;
@@ -66,6 +72,7 @@ export async function pullImage(options: PullOptions): Promise<void> {
     }
     onProgress?.(lackingBytes, lackingBytes, 'pull');
   } catch (error) {
+    if (!signal.aborted) await registry.settle();
     const failure = registry.failure();
     if (failure) throw failure.cause;
     if (signal.aborted) throw aborted(signal);
