@@ -21,6 +21,8 @@ export const CODECS = {
   brotli: 7,
   /** The index's operation 5 and name mode 7: GNU tar's long names. */
   'long-names': 8,
+  /** The index's operation 7: a file made by ranges from several old ones, see docs/delta-format.md §4.6. */
+  'joined-1': 10,
 } as const;
 export type Codec = keyof typeof CODECS;
 

@@ -26,6 +26,7 @@ import {
   WINDOW_CODECS,
   type Window,
 } from '#deltas/index-format.ts';
+import type { Part } from '#deltas/joined-file.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath, isPath } from '#deltas/paths.ts';
 import { joinHeader, TEMPLATE_BYTES, templateType } from '#deltas/tar-header.ts';
@@ -169,22 +170,47 @@ export class IndexReader {
     return entry;
   }
 
-  #reference(): string {
+  /**
+   * @param from entry of the listing to count from; undefined: that of the last header, or the cursor
+   * @returns the path, and its entry in the listing if it was told by that
+   */
+  #reference(from?: number): { path: string; at: number | undefined } {
     const { references } = this.#columns;
     const state = this.#state;
     const mode = references.byte();
     let path: string | undefined;
+    let at: number | undefined;
     if (mode === REFERENCE.same) {
       path = bytesToPath(Buffer.from(state.name, 'latin1'));
     } else if (mode === REFERENCE.listed) {
-      const at = (state.listed ?? state.cursor) + references.signed();
+      at = (from ?? state.listed ?? state.cursor) + references.signed();
       path = this.#entry(at).path;
       if (state.listed === undefined) state.cursor = at + 1;
     } else if (mode === REFERENCE.path) {
       path = bytesToPath(Buffer.from(references.string(), 'latin1'));
     }
     if (path === undefined || !isPath(path)) throw new DeltaError('CORRUPT', 'index: a reference to no file');
-    return path;
+    return { path, at };
+  }
+
+  #joined(): Part[] {
+    const { windows } = this.#columns;
+    const count = windows.integer(LIMITS.basisFilesMax);
+    if (count < 2) throw new DeltaError('CORRUPT', 'index: a file joined from fewer than two');
+    const parts: Part[] = [];
+    let left = Number.MAX_SAFE_INTEGER;
+    let from: number | undefined;
+    for (let number = 0; number < count; number += 1) {
+      const { path, at } = this.#reference(from);
+      from = at === undefined ? undefined : at + 1;
+      const code = windows.integer();
+      const listed = at === undefined ? 0 : (this.#state.list?.entries[at]?.size ?? 0);
+      const bytes = notZero(code === 0 ? listed : code - 1);
+      left -= bytes;
+      if (left < 0) throw new DeltaError('CORRUPT', 'index: a file joined from more than there can be');
+      parts.push({ path, bytes });
+    }
+    return parts;
   }
 
   #content(): Item {
@@ -195,11 +221,11 @@ export class IndexReader {
       case OPERATION.meta:
         return { kind: 'content', length, content: { type: 'meta', bytes: raw.bytes(length) } };
       case OPERATION.copy:
-        return { kind: 'content', length, content: { type: 'copy', path: this.#reference() } };
+        return { kind: 'content', length, content: { type: 'copy', path: this.#reference().path } };
       case OPERATION.solid:
         return { kind: 'content', length, content: { type: 'solid' } };
       case OPERATION.windows: {
-        const path = this.#reference();
+        const { path } = this.#reference();
         const basisCheck = checks.bytes(LIMITS.checkBytes);
         const outputCheck = checks.bytes(LIMITS.checkBytes);
         const { basisBytes, windows } = this.#windows(length);
@@ -220,8 +246,17 @@ export class IndexReader {
           content: { type: 'meta', bytes: Buffer.from(`${name}\0`, 'latin1') },
         };
       }
+      case OPERATION.joined: {
+        const parts = this.#joined();
+        const basisCheck = checks.bytes(LIMITS.checkBytes);
+        const outputCheck = checks.bytes(LIMITS.checkBytes);
+        const movesBytes = notZero(windows.integer());
+        const literalBytes = windows.integer(length);
+        const content = { type: 'joined', parts, basisCheck, outputCheck, movesBytes, literalBytes } as const;
+        return { kind: 'content', length, content };
+      }
       case OPERATION.moves: {
-        const path = this.#reference();
+        const { path } = this.#reference();
         const basisCheck = checks.bytes(LIMITS.checkBytes);
         const outputCheck = checks.bytes(LIMITS.checkBytes);
         const basisBytes = windows.integer();

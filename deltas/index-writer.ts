@@ -23,6 +23,7 @@ import {
   WINDOW,
   type Window,
 } from '#deltas/index-format.ts';
+import type { Part } from '#deltas/joined-file.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import { type HeaderParts, templateType } from '#deltas/tar-header.ts';
 
@@ -37,6 +38,8 @@ export class IndexWriter {
   #type = '';
   /** Whether a reader must know of long names. */
   longNames = false;
+  /** Whether a reader must know of files made from several. */
+  joined = false;
 
   constructor(list: List | undefined) {
     this.#state = new IndexState(list);
@@ -167,22 +170,40 @@ export class IndexWriter {
     state.previousName = name;
   }
 
-  #reference(path: string): void {
+  /**
+   * @param from entry of the listing to count from; undefined: that of the last header, or the cursor
+   * @returns the entry referred to, if it was told by the listing
+   */
+  #reference(path: string, from?: number): number | undefined {
     const { references } = this.#columns;
     const state = this.#state;
     if (bytesToPath(Buffer.from(state.name, 'latin1')) === path) {
       references.byte(REFERENCE.same);
-      return;
+      return undefined;
     }
     const at = state.list?.index.get(Buffer.from(path).toString('latin1'));
     if (at !== undefined) {
       references.byte(REFERENCE.listed);
-      references.signed(at - (state.listed ?? state.cursor));
+      references.signed(at - (from ?? state.listed ?? state.cursor));
       if (state.listed === undefined) state.cursor = at + 1;
-      return;
+      return at;
     }
     references.byte(REFERENCE.path);
     references.string(Buffer.from(path).toString('latin1'));
+    return undefined;
+  }
+
+  #joined(parts: readonly Part[]): void {
+    const { windows } = this.#columns;
+    this.joined = true;
+    windows.integer(parts.length);
+    let from: number | undefined;
+    for (const { path, bytes } of parts) {
+      const at = this.#reference(path, from);
+      from = at === undefined ? undefined : at + 1;
+      const listed = at === undefined ? undefined : this.#state.list?.entries[at]?.size;
+      windows.integer(bytes === listed ? 0 : bytes + 1);
+    }
   }
 
   content(length: number, content: Content): void {
@@ -203,11 +224,14 @@ export class IndexWriter {
     if (!implied) lengths.integer(length);
     if (content.type === 'meta') raw.bytes(content.bytes);
     if (content.type === 'meta' || content.type === 'solid') return;
-    this.#reference(content.path);
+    if (content.type === 'joined') this.#joined(content.parts);
+    else this.#reference(content.path);
     if (content.type === 'copy') return;
     checks.bytes(content.basisCheck);
     checks.bytes(content.outputCheck);
-    if (content.type === 'moves') {
+    if (content.type === 'joined') {
+      for (const bytes of [content.movesBytes, content.literalBytes]) windows.integer(bytes);
+    } else if (content.type === 'moves') {
       for (const bytes of [content.basisBytes, content.movesBytes, content.literalBytes])
         windows.integer(bytes);
     } else {

@@ -9,7 +9,7 @@ import { type DeltaReader, openDelta } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
-import type { Content, Window } from '#deltas/index-format.ts';
+import { basisOf, type Content, type Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import type { RandomAccess } from '#deltas/random-access.ts';
@@ -19,9 +19,9 @@ export interface InspectedFile {
   bytes: number;
   how: 'copy' | 'literal' | 'patch';
   /** Codecs of its windows, for a patch. */
-  codecs: (Window['codec'] | 'moves')[];
-  /** Basis file that it is made from. */
-  from: string | undefined;
+  codecs: (Window['codec'] | 'moves' | 'joined')[];
+  /** Basis files that it is made from. */
+  from: string[];
   /** Its share of the artifact, without its part of the index. */
   storedBytesEstimate: number;
 }
@@ -59,15 +59,15 @@ function inspectContent(
     how:
       content.type === 'copy'
         ? 'copy'
-        : content.type === 'windows' || content.type === 'moves'
+        : content.type === 'windows' || content.type === 'moves' || content.type === 'joined'
           ? 'patch'
           : 'literal',
     codecs: [],
-    from: content.type === 'meta' || content.type === 'solid' ? undefined : content.path,
+    from: basisOf(content),
     storedBytesEstimate: content.type === 'solid' ? length * ratios.solid : 0,
   };
-  if (content.type === 'moves') {
-    file.codecs = ['moves'];
+  if (content.type === 'moves' || content.type === 'joined') {
+    file.codecs = [content.type];
     file.storedBytesEstimate =
       2 * LIMITS.checkBytes + content.movesBytes * ratios.moves + content.literalBytes * ratios.solid;
   }

@@ -27,6 +27,8 @@ export interface LayerTally {
   windows: Record<Window['codec'], { count: number; bytes: number; patchBytes: number }>;
   /** Files made by ranges; references in them, and those that were predicted wrongly. */
   moves: { files: number; bytes: number; ranges: number; references: number; wrong: number };
+  /** Those of them that are made from several old ones, and how many. */
+  joined: { files: number; bases: number };
 }
 
 export interface EncodedLayer {
@@ -36,6 +38,8 @@ export interface EncodedLayer {
   listedIndex: Stored[];
   /** Whether the index tells long names its own way. */
   longNames: boolean;
+  /** Whether it makes files from several. */
+  joined: boolean;
   solid: Stored;
   patches: Stored;
   frames: Stored;
@@ -47,9 +51,9 @@ export interface EncodedLayer {
 export interface LayerContext {
   matcher: Matcher;
   list: List;
-  /** Content digests of this layer, hexadecimal, by offset in the tar. */
-  digests: ReadonlyMap<number, string>;
-  /** Content of a basis file that `similar` chose; undefined when it was not spooled. */
+  /** By offset in the tar, of each content: its digest, hexadecimal, and the basis files that it may be made from. */
+  contents: ReadonlyMap<number, { digest: string; similar: readonly Match[] }>;
+  /** Content of a basis file in `similar`; undefined when it was not spooled. */
   basisFile(match: Match): BasisFile | undefined;
   scratchDirectory: string;
   /** Unique among the layers. */
@@ -68,6 +72,7 @@ class IndexPair {
   #writers: [IndexWriter, IndexWriter];
   readonly blocks: [Stored[], Stored[]] = [[], []];
   longNames = false;
+  joined = false;
   #checkedAt = 0;
   #unchecked = 0;
   #items = 0;
@@ -104,6 +109,7 @@ class IndexPair {
     for (const [at, writer] of this.#writers.entries()) {
       const raw = writer.finish();
       this.longNames ||= writer.longNames;
+      this.joined ||= writer.joined;
       const packed = await compress(raw, INDEX_LEVEL);
       this.blocks[at]?.push({
         bytes: packed.length,
@@ -138,6 +144,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     literal: nothing(),
     windows: { copy: none(), literal: none(), vcdiff: none(), 'zstd-dictionary': none() },
     moves: { files: 0, bytes: 0, ranges: 0, references: 0, wrong: 0 },
+    joined: { files: 0, bases: 0 },
   };
   const count = (kind: 'copied' | 'patched' | 'literal', bytes: number): void => {
     tally[kind].files += 1;
@@ -150,30 +157,34 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
 
   const fileContent = async (item: Extract<TarItem, { kind: 'content' }>): Promise<Content> => {
     const { entry, length, offset, pieces } = item;
-    const digest = context.digests.get(offset) ?? '';
+    const { digest = '', similar: matches = [] } = context.contents.get(offset) ?? {};
     const same = context.matcher.same(entry.path, digest);
     if (same !== undefined) {
       for await (const _ of pieces);
       count('copied', length);
       return { type: 'copy', path: same.path };
     }
-    const similar = entry.sparse ? undefined : context.matcher.similar(entry.path, length);
-    const basis = similar === undefined ? undefined : context.basisFile(similar);
-    if (similar === undefined || basis === undefined) {
+    const files = matches.flatMap((match) => {
+      const file = context.basisFile(match);
+      return file === undefined ? [] : [{ path: match.path, digest: match.file.digest, file }];
+    });
+    const [first, ...further] = files;
+    if (first === undefined) {
       await toSolid(pieces);
       count('literal', length);
       return { type: 'solid' };
     }
-    const made = await fileEncoder.encode(pieces, length, basis);
+    const others = further.map(({ file }) => file);
+    const made = await fileEncoder.encode(pieces, length, first.file, others);
     if (made.type === 'literal') {
       count('literal', length);
       return { type: 'solid' };
     }
     count('patched', length);
     const known = {
-      path: similar.path,
-      basisBytes: basis.size,
-      basisCheck: Buffer.from(similar.file.digest, 'hex').subarray(0, LIMITS.checkBytes),
+      path: first.path,
+      basisBytes: first.file.size,
+      basisCheck: Buffer.from(first.digest, 'hex').subarray(0, LIMITS.checkBytes),
       outputCheck: Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes),
     };
     if (made.type === 'moves') {
@@ -183,7 +194,17 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       tally.moves.ranges += ranges;
       tally.moves.references += references.count;
       tally.moves.wrong += references.wrong;
-      return { type: 'moves', ...known, movesBytes, literalBytes };
+      if (made.joinedDigest === undefined) return { type: 'moves', ...known, movesBytes, literalBytes };
+      tally.joined.files += 1;
+      tally.joined.bases += files.length;
+      return {
+        type: 'joined',
+        parts: files.map(({ path, file }) => ({ path, bytes: file.size })),
+        basisCheck: made.joinedDigest.subarray(0, LIMITS.checkBytes),
+        outputCheck: known.outputCheck,
+        movesBytes,
+        literalBytes,
+      };
     }
     for (const { codec, bytes, patchBytes } of made.windows) {
       tally.windows[codec].count += 1;
@@ -246,6 +267,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       plainIndex: index.blocks[0],
       listedIndex: index.blocks[1],
       longNames: index.longNames,
+      joined: index.joined,
       solid: await solid.finish(),
       patches: await patches.finish(),
       frames: { bytes: spool.length, rawBytes: spool.length, codec: 'raw', stream: () => spool.stream() },
