@@ -73,7 +73,7 @@ export const LIMITS = {
   brotliBytesMax: 32 * 1024 * 1024,
 
   /** (format) Files of the basis that one file may be made from; so many of them a reader holds open. */
-  basisFilesMax: 256,
+  basisFilesMax: 4_096,
   basisFilesOpenMax: 16,
   /** Features of the basis's files that a maker keeps, 12 bytes each: one in 128 bytes of images up to 256 MiB. */
   sketchFeaturesMax: 2_000_000,

@@ -45,10 +45,10 @@ function likeness(a: string, b: string): number {
 /** A file that was found by what is in it must have so many more features of the new one than the one of its name. */
 const BETTER_FACTOR = 1.5;
 const BETTER_FEATURES = 3;
-/** A further file that would add less than this is not worth its name, its length and a longer search. */
-const FURTHER_BYTES_MIN = 384;
-/** Nor is one that adds less than this part of a large file, for which the search takes long. */
-const FURTHER_PART_MIN = 1 / 512;
+/** A further file that has fewer is not worth its name and its length. */
+const FURTHER_FEATURES_MIN = 2;
+/** Nor is one that adds less than this part of a large file: 8 KiB of 256 MiB. */
+const FURTHER_PART_MIN = 2 ** -15;
 /** A reader reads the whole of each basis file to check it: a file is not made from ones so many times larger. */
 const LARGER_MAX = 32;
 const LARGER_FREE_BYTES = 4 * 1024 ** 2;
@@ -59,7 +59,6 @@ export class Matcher {
   readonly #image: FlatImage;
   readonly #byDigest = new Map<string, Match>();
   readonly #byKey = new Map<string, Match[]>();
-  readonly #bytesPerFeature: number;
   /** Files by what is in them, each content once, and their numbers there. */
   readonly #index: SketchIndex;
   readonly #sketched: Match[] = [];
@@ -68,7 +67,6 @@ export class Matcher {
   /** @param rate that the image's files were sketched with */
   constructor(image: FlatImage, rate = new SampleRate()) {
     this.#image = image;
-    this.#bytesPerFeature = rate.bytes;
     const files = [...image.files()].filter(([, file]) => file.digest !== '' && file.bytes > 0);
     files.sort(([a], [b]) => (a < b ? -1 : 1));
     const sketches: Uint32Array[] = [];
@@ -115,22 +113,12 @@ export class Matcher {
     const first = this.#first(path, bytes, coverage);
     if (first === undefined) return [];
     const number = this.#numbers.get(first.file.digest);
-    if (number !== undefined) coverage.take(number);
-
-    const further: { match: Match; place: number }[] = [];
-    const least = Math.max(
-      2,
-      FURTHER_BYTES_MIN / this.#bytesPerFeature,
-      coverage.features * FURTHER_PART_MIN,
-    );
     const bytesMax = Math.max(FURTHER_FREE_BYTES, FURTHER_LARGER_MAX * bytes);
-    while (further.length < LIMITS.basisFilesMax - 1) {
-      const [file] = coverage.most(least, (one) => this.#bytesOf(one) <= bytesMax).files;
-      if (file === undefined) break;
-      further.push({ match: this.#sketched[file] as Match, place: coverage.take(file) });
-    }
-    further.sort((a, b) => a.place - b.place);
-    return [first, ...further.map(({ match }) => match)];
+    const least = Math.max(FURTHER_FEATURES_MIN, features.length * FURTHER_PART_MIN);
+    const further = [...coverage.runs(number, (file) => this.#bytesOf(file), bytesMax)]
+      .filter(([file, count]) => file !== number && count >= least)
+      .slice(0, LIMITS.basisFilesMax - 1);
+    return [first, ...further.map(([file]) => this.#sketched[file] as Match)];
   }
 
   #bytesOf(file: number): number {
@@ -140,10 +128,10 @@ export class Matcher {
   #first(path: string | undefined, bytes: number, coverage: Coverage): Match | undefined {
     const named = path === undefined ? undefined : this.#named(path, bytes);
     const number = named === undefined ? undefined : this.#numbers.get(named.file.digest);
-    const known = number === undefined ? 0 : coverage.gain(number);
+    const known = number === undefined ? 0 : coverage.of(number);
     const least = named === undefined ? 2 : known * BETTER_FACTOR + BETTER_FEATURES;
     const bytesMax = Math.max(LARGER_FREE_BYTES, LARGER_MAX * bytes);
-    const { files } = coverage.most(least, (file) => this.#bytesOf(file) <= bytesMax);
+    const files = coverage.most(least, (file) => this.#bytesOf(file) <= bytesMax);
     if (files.length === 0) return named;
     return nearest(
       path ?? '',

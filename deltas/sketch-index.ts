@@ -46,58 +46,98 @@ export class SketchIndex {
   }
 }
 
-/** What of a new file is covered by the files taken so far. */
+/** A file that was taken before is taken again where another has so few features more in a row. */
+const AGAIN_FEATURES = 1;
+
+/** What of a new file each of the others has. */
 export class Coverage {
   readonly #index: SketchIndex;
-  /** Features that no file taken has, and where in the new file they were, counted in features. */
-  readonly #open = new Map<number, number>();
+  /** Of the new file, in their order in it. */
+  readonly #features: Uint32Array;
+  /** Different ones. */
+  readonly #set: ReadonlySet<number>;
   /** How many of those each file has. */
   readonly #counts = new Map<number, number>();
-  /** Features of the new file, each once. */
-  readonly features: number;
 
   constructor(index: SketchIndex, features: Uint32Array) {
     this.#index = index;
-    for (const [place, feature] of features.entries()) {
-      if (this.#open.has(feature)) continue;
-      this.#open.set(feature, place);
+    this.#features = features;
+    this.#set = new Set(features);
+    for (const feature of this.#set)
       index.eachHolder(feature, (file) => this.#counts.set(file, (this.#counts.get(file) ?? 0) + 1));
-    }
-    this.features = this.#open.size;
   }
 
-  /** How many features `file` would add; exact also for one that was left out as one of too many holders. */
-  gain(file: number): number {
+  /** How many features `file` has; exact also for one that was left out as one of too many holders. */
+  of(file: number): number {
     let count = 0;
-    for (const feature of this.#index.sketch(file)) if (this.#open.has(feature)) count += 1;
+    for (const feature of this.#index.sketch(file)) if (this.#set.has(feature)) count += 1;
     return count;
   }
 
-  /** The files that would add the most, if that is at least `least`; several if they add the same. */
-  most(least: number, usable: (file: number) => boolean): { files: number[]; gain: number } {
-    let gain = Math.max(1, least);
+  /** The files that have the most, if that is at least `least`: several if they have the same. */
+  most(least: number, usable: (file: number) => boolean): number[] {
+    let most = Math.max(1, least);
     let files: number[] = [];
     for (const [file, count] of this.#counts) {
-      if (count < gain || !usable(file)) continue;
-      if (count > gain) files = [];
-      gain = count;
+      if (count < most || !usable(file)) continue;
+      if (count > most) files = [];
+      most = count;
       files.push(file);
     }
-    return { files, gain };
+    return files;
   }
 
-  /** @returns where in the new file the first feature is that `file` adds */
-  take(file: number): number {
-    let first = Number.POSITIVE_INFINITY;
-    for (const feature of this.#index.sketch(file)) {
-      const place = this.#open.get(feature);
-      if (place === undefined) continue;
-      this.#open.delete(feature);
-      first = Math.min(first, place);
-      this.#index.eachHolder(feature, (holder) =>
-        this.#counts.set(holder, (this.#counts.get(holder) ?? 0) - 1),
-      );
+  /**
+   * The new file cut into runs, each from the file that has the most features in a row from there on; one in between may be missing.
+   *
+   * @param first file that is there anyway
+   * @param bytes length of each file: of those that have as many, the shortest is taken; none above `bytesMax` is
+   * @returns how many features come from each file, by the place of its first
+   */
+  runs(first: number | undefined, bytes: (file: number) => number, bytesMax: number): Map<number, number> {
+    const { ends, files } = this.#longest(first, bytes, bytesMax);
+    const taken = new Map<number, number>();
+    for (let at = 0; at < ends.length; ) {
+      const file = files[at] as number;
+      const end = ends[at] as number;
+      if (end > at) taken.set(file, (taken.get(file) ?? 0) + end - at);
+      at = Math.max(end, at + 1);
     }
-    return first;
+    return taken;
+  }
+
+  /** For each feature the end of the longest run that begins with it, and whose it is. */
+  #longest(
+    first: number | undefined,
+    bytes: (file: number) => number,
+    bytesMax: number,
+  ): { ends: Uint32Array; files: Uint32Array } {
+    const count = this.#features.length;
+    const ends = new Uint32Array(count);
+    const files = new Uint32Array(count);
+    /** Ends of the runs that begin one and two features farther on, by file. */
+    let next = new Map<number, number>();
+    let afterNext = next;
+    for (let at = count - 1; at >= 0; at -= 1) {
+      const here = new Map<number, number>();
+      let best = -1;
+      let bestEnd = 0;
+      this.#index.eachHolder(this.#features[at] as number, (file) => {
+        if (file !== first && bytes(file) > bytesMax) return;
+        const end = next.get(file) ?? afterNext.get(file) ?? at + 1;
+        here.set(file, end);
+        const rank = file === first ? end + AGAIN_FEATURES : end;
+        if (best >= 0 && (rank < bestEnd || (rank === bestEnd && bytes(file) >= bytes(best)))) return;
+        best = file;
+        bestEnd = rank;
+      });
+      if (best >= 0) {
+        files[at] = best;
+        ends[at] = here.get(best) as number;
+      }
+      afterNext = next;
+      next = here;
+    }
+    return { ends, files };
   }
 }

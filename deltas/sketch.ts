@@ -14,7 +14,6 @@ import { LIMITS } from '#deltas/limits.ts';
 const FEATURE_BYTES = 32;
 /** Seven bits: one place in 128, about. */
 const ZEROS = 0xfe000000 | 0;
-const PLACE_BYTES = 128;
 
 /**
  * How many of the features are kept, the same for all files that are compared: those below `limit`. It is halved whenever
@@ -23,11 +22,6 @@ const PLACE_BYTES = 128;
 export class SampleRate {
   limit = 2 ** 32;
   #kept = 0;
-
-  /** Bytes of a file for each of its features, about. */
-  get bytes(): number {
-    return (PLACE_BYTES * 2 ** 32) / this.limit;
-  }
 
   add(features: number): void {
     this.#kept += features;

@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 /** By path. */
 export type Tree = Map<string, string>;
@@ -43,7 +43,7 @@ const bundled = (files: Tree): string[] =>
     .filter(([path]) => /\.[cm]?js$/.test(path))
     .map(
       ([path, text]) =>
-        `// ${path}\nvar init_${hashOf(path)} = __module({ "${path}"(exports, module) {\n${text.replace(/^import .*;\n/gm, '')}}});\n`,
+        `// ${path}\nvar require_${basename(path).replace(/\W/g, '_')} = __commonJS({ "${path}"(exports, module) {\n${text.replace(/^import .*;\n/gm, '')}}});\n`,
     );
 
 /** @param modules the folder `node_modules` */
