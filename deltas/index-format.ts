@@ -95,6 +95,8 @@ export const NAME = {
   pax: 5,
   paxToken: 6,
   long: 7,
+  moved: 8,
+  renamed: 9,
 } as const;
 export const OPERATION = {
   meta: 0,
@@ -116,6 +118,9 @@ export const META_TYPES = /[xgLK]/;
 
 /** As much of a long name as GNU tar repeats in the header behind it. */
 export const LONG_NAME_FRONT = 100;
+
+/** Length of a name's folders, with the last slash. */
+export const folderLength = (name: string): number => name.lastIndexOf('/') + 1;
 
 /** What both sides know while they go through a block, and must keep alike. */
 export class IndexState {

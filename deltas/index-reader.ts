@@ -12,6 +12,7 @@ import {
   COLUMNS,
   type Column,
   EXPLICIT_LENGTH,
+  folderLength,
   IndexState,
   type Item,
   KIND,
@@ -154,6 +155,8 @@ export class IndexReader {
       state.cursor = at + 1;
       state.listed = at;
       state.previousName = mode === NAME.listed ? entry.name : `./${entry.name}`;
+    } else if (mode === NAME.moved || mode === NAME.renamed) {
+      state.previousName = this.#movedName(mode === NAME.renamed);
     } else if (mode === NAME.front) {
       const shared = nameIds.integer(state.previousName.length);
       state.listed = undefined;
@@ -162,6 +165,23 @@ export class IndexReader {
       throw new DeltaError('CORRUPT', `index: unknown name mode ${mode}`);
     }
     return state.previousName;
+  }
+
+  #movedName(renamed: boolean): string {
+    const { nameIds, names } = this.#columns;
+    const state = this.#state;
+    const at = state.cursor + nameIds.signed();
+    const old = this.#entry(at).name;
+    const front = folderLength(state.previousName) + nameIds.signed();
+    const start = folderLength(old) + nameIds.signed();
+    const end = renamed ? nameIds.integer() : 0;
+    if (front < 0 || front > state.previousName.length || start < 0 || end > old.length - start)
+      throw new DeltaError('CORRUPT', 'index: a name made from more than there is');
+    state.cursor = at + 1;
+    state.listed = at;
+    const middle = renamed ? names.string() : '';
+    const split = old.length - end;
+    return state.previousName.slice(0, front) + old.slice(start, split) + middle + old.slice(split);
   }
 
   #entry(at: number): { name: string; path: string | undefined } {

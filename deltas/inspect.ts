@@ -155,6 +155,10 @@ function table(rows: string[][]): string {
 /** A name as it may be shown on a terminal. */
 const printable = (name: string): string => name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
 
+/** Where a file comes from, in a few words. */
+const origin = (from: readonly string[]): string =>
+  printable(from[0] ?? '') + (from.length > 1 ? ` and ${from.length - 1} more` : '');
+
 /** Plain text, at most `filesMax` of the largest files of each layer. */
 export function renderInspection(inspection: Inspection, filesMax = 20): string {
   const parts = [
@@ -199,14 +203,15 @@ export function renderInspection(inspection: Inspection, filesMax = 20): string 
     if (largest.length === 0) continue;
     parts.push(
       table([
-        ['file', 'bytes', 'stored about', 'by'],
+        ['file', 'bytes', 'stored about', 'by', 'from'],
         ...largest
           .slice(0, filesMax)
-          .map(({ path, bytes, storedBytesEstimate, how, codecs }) => [
+          .map(({ path, bytes, storedBytesEstimate, how, codecs, from }) => [
             printable(path),
             number(bytes),
             number(storedBytesEstimate),
             codecs.length > 0 ? codecs.join('+') : how,
+            from.length === 1 && from[0] === path ? '' : origin(from),
           ]),
       ]),
     );

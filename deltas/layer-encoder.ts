@@ -13,7 +13,7 @@ import type { Content, Window } from '#deltas/index-format.ts';
 import { IndexWriter } from '#deltas/index-writer.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import type { Match, Matcher } from '#deltas/match.ts';
+import type { Match } from '#deltas/match.ts';
 import { SolidWriter, type Stored } from '#deltas/solid-writer.ts';
 import { Spool } from '#deltas/spool.ts';
 import type { TarItem } from '#deltas/tar.ts';
@@ -40,6 +40,8 @@ export interface EncodedLayer {
   longNames: boolean;
   /** Whether it makes files from several. */
   joined: boolean;
+  /** Whether the index with the listing makes names from others. */
+  movedNames: boolean;
   solid: Stored;
   patches: Stored;
   frames: Stored;
@@ -49,10 +51,9 @@ export interface EncodedLayer {
 }
 
 export interface LayerContext {
-  matcher: Matcher;
   list: List;
   /** By offset in the tar, of each content: its digest, hexadecimal, and the basis files that it may be made from. */
-  contents: ReadonlyMap<number, { digest: string; similar: readonly Match[] }>;
+  contents: ReadonlyMap<number, { digest: string; same: Match | undefined; similar: readonly Match[] }>;
   /** Content of a basis file in `similar`; undefined when it was not spooled. */
   basisFile(match: Match): BasisFile | undefined;
   scratchDirectory: string;
@@ -73,6 +74,7 @@ class IndexPair {
   readonly blocks: [Stored[], Stored[]] = [[], []];
   longNames = false;
   joined = false;
+  movedNames = false;
   #checkedAt = 0;
   #unchecked = 0;
   #items = 0;
@@ -110,6 +112,7 @@ class IndexPair {
       const raw = writer.finish();
       this.longNames ||= writer.longNames;
       this.joined ||= writer.joined;
+      this.movedNames ||= writer.movedNames;
       const packed = await compress(raw, INDEX_LEVEL);
       this.blocks[at]?.push({
         bytes: packed.length,
@@ -156,9 +159,8 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   };
 
   const fileContent = async (item: Extract<TarItem, { kind: 'content' }>): Promise<Content> => {
-    const { entry, length, offset, pieces } = item;
-    const { digest = '', similar: matches = [] } = context.contents.get(offset) ?? {};
-    const same = context.matcher.same(entry.path, digest);
+    const { length, offset, pieces } = item;
+    const { digest = '', same, similar: matches = [] } = context.contents.get(offset) ?? {};
     if (same !== undefined) {
       for await (const _ of pieces);
       count('copied', length);
@@ -214,13 +216,15 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     return { type: 'windows', ...known, windows: made.windows };
   };
 
-  const visit = async (item: TarItem): Promise<boolean> => {
+  const visit = async (item: TarItem, position: number): Promise<boolean> => {
     switch (item.kind) {
       case 'entry':
         return false;
       case 'header': {
         const parts = splitHeader(item.block);
-        index.write((writer) => (parts === undefined ? writer.raw(item.block) : writer.header(parts)));
+        const content = context.contents.get(position);
+        const from = (content?.same ?? content?.similar[0])?.path;
+        index.write((writer) => (parts === undefined ? writer.raw(item.block) : writer.header(parts, from)));
         return true;
       }
       case 'raw':
@@ -257,7 +261,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     let position = 0;
     await readLayer(layer, async (item, source) => {
       end = source;
-      if (await visit(item)) await index.itemEnded(source);
+      if (await visit(item, source.position)) await index.itemEnded(source);
       context.onBytes(source.position - position);
       position = source.position;
     });
@@ -268,6 +272,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       listedIndex: index.blocks[1],
       longNames: index.longNames,
       joined: index.joined,
+      movedNames: index.movedNames,
       solid: await solid.finish(),
       patches: await patches.finish(),
       frames: { bytes: spool.length, rawBytes: spool.length, codec: 'raw', stream: () => spool.stream() },

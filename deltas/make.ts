@@ -11,7 +11,7 @@
 import { createHash } from 'node:crypto';
 import { mkdtemp, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { bodyDigest, type Header, type HeaderLayer, writeHeader } from '#deltas/artifact.ts';
+import { bodyDigest, type HeaderLayer, writeHeader } from '#deltas/artifact.ts';
 import { makeList } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { type FlatFile, flatten, spoolFiles } from '#deltas/flatten.ts';
@@ -124,7 +124,7 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const sources = new Set<FlatFile>();
     let newBytes = 0;
     for (const { bytes, same, similar } of contents.flatMap((layer) => [...layer.values()])) {
-      if (!same) newBytes += bytes;
+      if (same === undefined) newBytes += bytes;
       for (const { file } of similar) sources.add(file);
     }
     spool = await Spool.create(join(scratch, 'basis'));
@@ -135,7 +135,6 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     for (const [at, layer] of layers.entries()) {
       const held = spool;
       const result = await encodeLayer(layer, {
-        matcher,
         list,
         contents: contents[at] ?? new Map(),
         basisFile: ({ file }) => {
@@ -157,7 +156,8 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const listing = options.listing !== 'never' && saving >= LIMITS.listSavingBytesMin;
     const sections = encoded.map((layer) => layerSections(layer, listing));
     const all = sections.flat();
-    const header: Omit<Header, 'codecs'> & { longNames: boolean; joined: boolean } = {
+    const header: Parameters<typeof writeHeader>[0] = {
+      movedNames: listing && encoded.some(({ movedNames }) => movedNames),
       joined: encoded.some(({ joined }) => joined),
       longNames: encoded.some(({ longNames }) => longNames),
       basisId,
@@ -202,8 +202,8 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
 interface TargetContent {
   digest: string;
   bytes: number;
-  /** The basis has it as it is. */
-  same: boolean;
+  /** The basis file that it is. */
+  same: Match | undefined;
   /** Else the basis files that it may be made from, the likeliest first. */
   similar: Match[];
 }
@@ -232,8 +232,9 @@ async function readContents(
         const features = sampled ? sampler.finish() : undefined;
         if (item.kind === 'content' && file !== undefined) {
           const digest = hash.digest('hex');
-          const same = matcher.same(file.path, digest) !== undefined;
-          const similar = same || file.sparse ? [] : matcher.similar(file.path, item.length, features);
+          const same = matcher.same(file.path, digest);
+          const similar =
+            same !== undefined || file.sparse ? [] : matcher.similar(file.path, item.length, features);
           contents.set(item.offset, { digest, bytes: item.length, same, similar });
         }
       }
