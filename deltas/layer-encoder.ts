@@ -3,6 +3,10 @@
  *
  * Invariant: the items written, decoded in order, are the layer bit by bit. The index is written twice, with and without
  * reference to the basis's listing, since only the end shows whether the listing is worth asking for.
+ *
+ * A content that is new and stands twice in the layer costs nothing the second time within the 8 MiB that zstd and brotli look back,
+ * and is sent twice beyond: to say "as before" the reader would have to keep what it yields, or to decompress from the start again.
+ * In 426 MB of node_modules such contents are 0.1 %. Nor does a layer draw on another new one: the engine asks for them in any order.
  */
 import { join } from 'node:path';
 import type { BasisFile, List } from '#deltas/basis.ts';

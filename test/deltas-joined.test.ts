@@ -277,7 +277,7 @@ describe('names', () => {
           const name = before + path.slice(0, place) + put + path.slice(place + cut);
           return name.replace(/^\/+|\/+$/g, '').slice(0, 90) || 'empty';
         });
-        await between(files, young, 'auto');
+        expect((await between(files, young, 'auto')).same).toBe(true);
       }),
       { numRuns: 12 },
     );
@@ -347,7 +347,6 @@ describe('a hostile artifact', () => {
     const files = { ...old, ...more };
     const target = tar({ ...more, 'dist/all.js': Object.values(old).join('\n') });
     listed = (await make([tar(files)], [target], 'auto')).artifact;
-    expect((await openDelta(memoryAccess(listed))).needsList).toBe(true);
   });
   const outcome = (bytes: Buffer, from = basis): Promise<string> =>
     codeOf(async () => {
@@ -368,7 +367,7 @@ describe('a hostile artifact', () => {
       while (reader.left > 0) list.push(reader.integer());
       expect(list[0]).toBe(5);
       const lengths = Object.values(old).map((bytes) => bytes.length + 1);
-      expect(list.slice(1, 6).sort()).toEqual(lengths.sort());
+      expect(new Set(list.slice(1, 6))).toEqual(new Set(lengths));
       change(list);
       const writer = new ByteWriter();
       for (const value of list) writer.integer(value);
@@ -377,6 +376,7 @@ describe('a hostile artifact', () => {
 
   test('whose numbers lie is refused', async () => {
     expect(await outcome(artifact)).toBe('none');
+    expect((await openDelta(memoryAccess(listed))).needsList).toBe(true);
     const set = (at: number, value: number) => numbers((list) => void list.splice(at, 1, value));
     for (const count of [0, 1, 6, LIMITS.basisFilesMax + 1, 2 ** 50])
       expect(await outcome(await set(0, count)), `${count} parts`).toBe('CORRUPT');
