@@ -144,9 +144,12 @@ describe('a file that', () => {
       'src/part-a.js': `${texts[7]}// moved\n`,
       'src/part-h.js': `${texts[0]}// moved\n`,
     };
-    const { layer, bytes } = await between(parts, young);
+    const { layer, bytes, artifact } = await between(parts, young);
     expect([layer.patched.files, layer.literal.files]).toEqual([2, 0]);
     expect(bytes).toBeLessThan(900);
+    const [inspected] = (await inspectDelta(memoryAccess(artifact))).layers;
+    const from = (path: string) => inspected?.files?.find((file) => file.path === path)?.from;
+    expect([from('src/part-a.js'), from('src/part-h.js')]).toEqual([['src/part-h.js'], ['src/part-a.js']]);
   });
 
   test('stayed where it was is made from that, however alike another is', async () => {
