@@ -52,8 +52,10 @@ const FURTHER_PART_MIN = 2 ** -15;
 /** A reader reads the whole of each basis file to check it: a file is not made from ones so many times larger. */
 const LARGER_MAX = 32;
 const LARGER_FREE_BYTES = 4 * 1024 ** 2;
-const FURTHER_LARGER_MAX = 8;
-const FURTHER_FREE_BYTES = 1024 ** 2;
+/** Further ones together are at most as long as the new file, and each gives enough for its length: some 1/64. */
+const FURTHER_FREE_BYTES = 4 * 1024 ** 2;
+const FURTHER_BYTES_PER_FEATURE = 8 * 1024;
+const FURTHER_FREE_EACH_BYTES = 64 * 1024;
 
 export class Matcher {
   readonly #image: FlatImage;
@@ -113,12 +115,21 @@ export class Matcher {
     const first = this.#first(path, bytes, coverage);
     if (first === undefined) return [];
     const number = this.#numbers.get(first.file.digest);
-    const bytesMax = Math.max(FURTHER_FREE_BYTES, FURTHER_LARGER_MAX * bytes);
+    const bytesMax = Math.max(FURTHER_FREE_BYTES, bytes);
     const least = Math.max(FURTHER_FEATURES_MIN, features.length * FURTHER_PART_MIN);
-    const further = [...coverage.runs(number, (file) => this.#bytesOf(file), bytesMax)]
-      .filter(([file, count]) => file !== number && count >= least)
-      .slice(0, LIMITS.basisFilesMax - 1);
-    return [first, ...further.map(([file]) => this.#sketched[file] as Match)];
+    const taken = coverage.runs(number, (file) => this.#bytesOf(file), bytesMax);
+    if (number !== undefined) taken.delete(number);
+    const worth = new Set<number>();
+    let left = bytesMax;
+    for (const [file, count] of [...taken].sort(([, a], [, b]) => b - a)) {
+      const length = this.#bytesOf(file);
+      const enough = length <= Math.max(FURTHER_FREE_EACH_BYTES, count * FURTHER_BYTES_PER_FEATURE);
+      if (count < least || !enough || length > left || worth.size === LIMITS.basisFilesMax - 1) continue;
+      left -= length;
+      worth.add(file);
+    }
+    const further = [...taken.keys()].filter((file) => worth.has(file));
+    return [first, ...further.map((file) => this.#sketched[file] as Match)];
   }
 
   #bytesOf(file: number): number {
