@@ -7,7 +7,7 @@
 import type { BasisFile } from '#deltas/basis.ts';
 import { LIMITS } from '#deltas/limits.ts';
 
-const GEAR = new Uint32Array(256);
+export const GEAR = new Uint32Array(256);
 {
   // Any fixed numbers do; xorshift32 with a fixed seed.
   let state = 0x9e3779b9;

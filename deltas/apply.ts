@@ -17,6 +17,7 @@ import { type Compression, decompress, SectionReader } from '#deltas/compression
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
 import type { Content, Item, Window } from '#deltas/index-format.ts';
+import { JoinedFile } from '#deltas/joined-file.ts';
 import { digestText } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
@@ -83,7 +84,7 @@ class Sources {
   readonly #readers = new Map<'solid' | 'patches' | 'moves', SectionReader>();
   readonly #frames: { stream: AsyncGenerator<Buffer>; left: number; chunk: Buffer } | undefined;
   /** Basis files used since the last checkpoint: the suspects when that fails. */
-  suspects: string[] = [];
+  suspects = new Set<string>();
 
   constructor(delta: DeltaReader, layer: HeaderLayer, basis: Basis) {
     this.#delta = delta;
@@ -132,7 +133,7 @@ class Sources {
   }
 
   async #open(path: string, bytes: number): Promise<BasisFile> {
-    this.suspects.push(path);
+    this.suspects.add(path);
     let file: BasisFile | undefined;
     try {
       file = await this.#basis.open(path);
@@ -184,6 +185,14 @@ class Sources {
       yield content.bytes;
     } else if (content.type === 'solid') {
       yield* this.solid(length);
+    } else if (content.type === 'joined') {
+      const file = new JoinedFile(content.parts, ({ path, bytes }) => this.#open(path, bytes));
+      try {
+        const path = severalNames(content.parts.map((part) => part.path));
+        yield* this.#patched(file, length, { ...content, type: 'moves', path, basisBytes: file.size });
+      } finally {
+        await file.close();
+      }
     } else {
       const { path } = content;
       const file = await this.#open(path, content.type === 'copy' ? length : content.basisBytes);
@@ -331,12 +340,14 @@ function itemLength(item: Item): number {
 }
 
 /** What a digest that does not agree means: the artifact's own bytes were checked before they were used. */
-function mismatch(what: string, suspects: string[]): DeltaError {
-  if (suspects.length === 0) return new DeltaError('CORRUPT', `${what}: the delta contradicts itself`);
-  const some =
-    suspects.slice(0, 3).join(', ') + (suspects.length > 3 ? ` and ${suspects.length - 3} more` : '');
-  return new DeltaError('BASIS_MISMATCH', `${what}: one of these differs in the basis: ${some}`);
+function mismatch(what: string, suspects: ReadonlySet<string>): DeltaError {
+  if (suspects.size === 0) return new DeltaError('CORRUPT', `${what}: the delta contradicts itself`);
+  const names = severalNames([...suspects]);
+  return new DeltaError('BASIS_MISMATCH', `${what}: one of these differs in the basis: ${names}`);
 }
+
+const severalNames = (names: readonly string[]): string =>
+  names.slice(0, 3).join(', ') + (names.length > 3 ? ` and ${names.length - 3} more` : '');
 
 /**
  * Rebuilds one layer from a basis image and a delta, in one pass.
@@ -381,7 +392,7 @@ export async function* applyLayer(
           throw mismatch(`layer ${diffId} is wrong by byte ${output.position}`, sources.suspects);
         }
         checkedAt = output.position;
-        sources.suspects = [];
+        sources.suspects = new Set();
       }
       block.finish();
     }

@@ -21,6 +21,10 @@ export const CODECS = {
   brotli: 7,
   /** The index's operation 5 and name mode 7: GNU tar's long names. */
   'long-names': 8,
+  /** The index's operation 7: a file made by ranges from several old ones, see docs/delta-format.md §4.6. */
+  'joined-1': 10,
+  /** The index's name modes 8 and 9: a moved file's name, made from that of the one that it was. */
+  'moved-names': 11,
 } as const;
 export type Codec = keyof typeof CODECS;
 

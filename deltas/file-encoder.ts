@@ -1,8 +1,10 @@
 /**
- * Makes one file from another by whichever way gives the fewest bytes: ranges (moves/), windows, or as it is.
+ * Makes one file from others by whichever way gives the fewest bytes: ranges of one or of several (moves/), windows of one, or
+ * as it is.
  *
  * Invariant: what was not chosen leaves nothing in the sinks.
  */
+import { createHash } from 'node:crypto';
 import type { BasisFile } from '#deltas/basis.ts';
 import { compress } from '#deltas/compression.ts';
 import type { Window } from '#deltas/index-format.ts';
@@ -22,6 +24,8 @@ export type EncodedFile =
       literalBytes: number;
       ranges: number;
       references: { count: number; wrong: number };
+      /** For several, SHA-256 of all of them, one behind the other; undefined for the first alone. */
+      joinedDigest: Buffer | undefined;
     };
 
 /** One way to make a file, and what it would write. */
@@ -36,6 +40,8 @@ interface Way {
 const SHARED_BYTES = 24;
 /** Two checks, lengths and a reference: what any patch costs. */
 const PATCH_BYTES = 24;
+/** Another basis file: its name or its place in the listing, and its length. */
+const FURTHER_BYTES = 6;
 
 export class FileEncoder {
   readonly #sinks: FileSinks;
@@ -49,8 +55,17 @@ export class FileEncoder {
     this.#moveBytesMax = moves === 'auto' ? LIMITS.movesFilesBytesMax : 0;
   }
 
-  /** @param pieces the new file, `bytes` in all */
-  async encode(pieces: AsyncIterable<Uint8Array>, bytes: number, basis: BasisFile): Promise<EncodedFile> {
+  /**
+   * @param pieces  the new file, `bytes` in all
+   * @param basis   the file that it most likely comes from
+   * @param further files that may have what that one lacks
+   */
+  async encode(
+    pieces: AsyncIterable<Uint8Array>,
+    bytes: number,
+    basis: BasisFile,
+    further: readonly BasisFile[] = [],
+  ): Promise<EncodedFile> {
     if (bytes + basis.size > this.#moveBytesMax) {
       const encoder = new WindowEncoder(this.#sinks, this.#level);
       const windows = await encoder.encode(pieces, bytes, basis);
@@ -61,7 +76,11 @@ export class FileEncoder {
     const parts: Uint8Array[] = [];
     for await (const piece of pieces) parts.push(Uint8Array.from(piece));
     const young = Buffer.concat(parts, bytes);
-    const ways = [await this.#moves(young, basis), ...(await this.#small(young, basis))];
+    const ways = [
+      await this.#moves(young, [basis]),
+      await this.#joined(young, [basis, ...further]),
+      ...(await this.#small(young, basis)),
+    ];
     let best: Way | undefined;
     for (const way of ways) if (way !== undefined && (best === undefined || way.cost < best.cost)) best = way;
     const { made, writes }: Way = best ?? literal(young, 0);
@@ -80,14 +99,24 @@ export class FileEncoder {
     return sum;
   }
 
-  async #moves(young: Buffer, basis: BasisFile): Promise<Way | undefined> {
-    const moved = await encodeMoves(await basis.read(0, basis.size), young);
+  async #joined(young: Buffer, files: readonly BasisFile[]): Promise<Way | undefined> {
+    const bytes = files.reduce((sum, { size }) => sum + size, young.length);
+    return files.length > 1 && bytes <= this.#moveBytesMax ? await this.#moves(young, files) : undefined;
+  }
+
+  async #moves(young: Buffer, files: readonly BasisFile[]): Promise<Way | undefined> {
+    const parts: Uint8Array[] = [];
+    for (const file of files) parts.push(await file.read(0, file.size));
+    const old = parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
+    const moved = await encodeMoves(old, young);
     if (moved === undefined || moved.copiedBytes === 0) return undefined;
     const { chunks, literals, ranges, references } = moved;
     const length = (list: Uint8Array[]): number => list.reduce((sum, one) => sum + one.length, 0);
+    const joinedDigest = files.length > 1 ? createHash('sha256').update(old).digest() : undefined;
+    const [movesBytes, literalBytes] = [length(chunks), length(literals)];
     return {
-      made: { type: 'moves', movesBytes: length(chunks), literalBytes: length(literals), ranges, references },
-      cost: PATCH_BYTES + (await this.#cost(chunks, literals)),
+      made: { type: 'moves', movesBytes, literalBytes, ranges, references, joinedDigest },
+      cost: PATCH_BYTES + FURTHER_BYTES * (files.length - 1) + (await this.#cost(chunks, literals)),
       writes: [
         ...chunks.map((some) => ({ to: 'moves' as const, bytes: some })),
         ...literals.map((some) => ({ to: 'solid' as const, bytes: some })),

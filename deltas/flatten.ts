@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import type { Basis, ListedFile } from '#deltas/basis.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
 import { baseName, dirName, isEngineFile } from '#deltas/paths.ts';
+import { type SampleRate, Sampler, sorted } from '#deltas/sketch.ts';
 import { Spool } from '#deltas/spool.ts';
 import type { TarEntry } from '#deltas/tar.ts';
 
@@ -21,6 +22,8 @@ export interface FlatFile {
   /** Where its content is: which layer, and at what offset of that tar. */
   readonly layer: number;
   readonly offset: number;
+  /** Features of the content, each once, by rising value, if they were asked for. */
+  sketch?: Uint32Array;
 }
 
 type Node =
@@ -129,13 +132,16 @@ export class FlatImage {
 /**
  * Reads all layers once, in order.
  * @param onBytes called with the number of bytes read since the last call
+ * @param rate    given: each file is sketched, too
  * @throws DeltaError `BAD_INPUT`, `READ_FAILED`
  */
 export async function flatten(
   layers: readonly LayerSource[],
   onBytes: (bytes: number) => void = () => {},
+  rate?: SampleRate,
 ): Promise<FlatImage> {
   const image = new FlatImage();
+  const sampler = rate === undefined ? undefined : new Sampler(rate);
   for (const [layer, source] of layers.entries()) {
     let last: FlatFile | undefined;
     await readLayer(source, async (item, { position }) => {
@@ -148,10 +154,16 @@ export async function flatten(
         const hash = createHash('sha256');
         for await (const piece of item.pieces) {
           hash.update(piece);
+          sampler?.update(piece);
           onBytes(piece.length);
         }
+        const features = sampler?.finish();
         if (item.kind === 'content' && !item.meta && last !== undefined && !item.entry.sparse) {
           last.digest = hash.digest('hex');
+          if (features !== undefined) {
+            last.sketch = sorted(features);
+            rate?.add(last.sketch.length);
+          }
         }
       }
     });

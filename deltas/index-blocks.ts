@@ -3,6 +3,7 @@ import type { DeltaReader, HeaderLayer } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import { decompress } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
+import { basisOf } from '#deltas/index-format.ts';
 import { IndexReader } from '#deltas/index-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
 
@@ -39,8 +40,7 @@ export async function basisPaths(delta: DeltaReader, basis?: Pick<Basis, 'list'>
       while (!block.ended) {
         const item = block.next();
         if (item.kind !== 'content') continue;
-        const { content } = item;
-        if (content.type !== 'meta' && content.type !== 'solid') paths.add(content.path);
+        for (const path of basisOf(item.content)) paths.add(path);
       }
     }
   }

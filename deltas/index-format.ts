@@ -6,6 +6,7 @@
  * Here is what writer and reader share; every number in this file is part of the format.
  */
 import type { List } from '#deltas/basis.ts';
+import type { Part } from '#deltas/joined-file.ts';
 
 export interface Window {
   codec: 'copy' | 'literal' | 'vcdiff' | 'zstd-dictionary';
@@ -39,7 +40,23 @@ export type Content =
       /** What it takes from the sections `moves` and `solid`. */
       movesBytes: number;
       literalBytes: number;
+    }
+  | {
+      /** Moves over several basis files, one behind the other. */
+      type: 'joined';
+      parts: Part[];
+      /** Of all of them together. */
+      basisCheck: Buffer;
+      outputCheck: Buffer;
+      movesBytes: number;
+      literalBytes: number;
     };
+
+/** Basis files that a content is made from, in the order of its references. */
+export function basisOf(content: Content): string[] {
+  if (content.type === 'meta' || content.type === 'solid') return [];
+  return content.type === 'joined' ? content.parts.map(({ path }) => path) : [content.path];
+}
 
 export type Item =
   | { kind: 'raw'; bytes: Buffer }
@@ -78,8 +95,18 @@ export const NAME = {
   pax: 5,
   paxToken: 6,
   long: 7,
+  moved: 8,
+  renamed: 9,
 } as const;
-export const OPERATION = { meta: 0, copy: 1, solid: 2, windows: 3, moves: 4, longName: 5 } as const;
+export const OPERATION = {
+  meta: 0,
+  copy: 1,
+  solid: 2,
+  windows: 3,
+  moves: 4,
+  longName: 5,
+  joined: 7,
+} as const;
 export const EXPLICIT_LENGTH = 0x10;
 export const REFERENCE = { same: 0, listed: 1, path: 2 } as const;
 export const WINDOW = { copy: 0, literal: 1, vcdiff: 2, 'zstd-dictionary': 3 } as const;
@@ -91,6 +118,9 @@ export const META_TYPES = /[xgLK]/;
 
 /** As much of a long name as GNU tar repeats in the header behind it. */
 export const LONG_NAME_FRONT = 100;
+
+/** Length of a name's folders, with the last slash. */
+export const folderLength = (name: string): number => name.lastIndexOf('/') + 1;
 
 /** What both sides know while they go through a block, and must keep alike. */
 export class IndexState {

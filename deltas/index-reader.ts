@@ -12,6 +12,7 @@ import {
   COLUMNS,
   type Column,
   EXPLICIT_LENGTH,
+  folderLength,
   IndexState,
   type Item,
   KIND,
@@ -26,6 +27,7 @@ import {
   WINDOW_CODECS,
   type Window,
 } from '#deltas/index-format.ts';
+import type { Part } from '#deltas/joined-file.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath, isPath } from '#deltas/paths.ts';
 import { joinHeader, TEMPLATE_BYTES, templateType } from '#deltas/tar-header.ts';
@@ -153,6 +155,8 @@ export class IndexReader {
       state.cursor = at + 1;
       state.listed = at;
       state.previousName = mode === NAME.listed ? entry.name : `./${entry.name}`;
+    } else if (mode === NAME.moved || mode === NAME.renamed) {
+      state.previousName = this.#movedName(mode === NAME.renamed);
     } else if (mode === NAME.front) {
       const shared = nameIds.integer(state.previousName.length);
       state.listed = undefined;
@@ -163,28 +167,70 @@ export class IndexReader {
     return state.previousName;
   }
 
+  #movedName(renamed: boolean): string {
+    const { nameIds, names } = this.#columns;
+    const state = this.#state;
+    const at = state.cursor + nameIds.signed();
+    const old = this.#entry(at).name;
+    const front = folderLength(state.previousName) + nameIds.signed();
+    const start = folderLength(old) + nameIds.signed();
+    const end = renamed ? nameIds.integer() : 0;
+    if (front < 0 || front > state.previousName.length || start < 0 || end > old.length - start)
+      throw new DeltaError('CORRUPT', 'index: a name made from more than there is');
+    state.cursor = at + 1;
+    state.listed = at;
+    const middle = renamed ? names.string() : '';
+    const split = old.length - end;
+    return state.previousName.slice(0, front) + old.slice(start, split) + middle + old.slice(split);
+  }
+
   #entry(at: number): { name: string; path: string | undefined } {
     const entry = this.#state.list?.entries[at];
     if (entry === undefined) throw new DeltaError('CORRUPT', `index: no listed file ${at}`);
     return entry;
   }
 
-  #reference(): string {
+  /**
+   * @param from entry of the listing to count from; undefined: that of the last header, or the cursor
+   * @returns the path, and its entry in the listing if it was told by that
+   */
+  #reference(from?: number): { path: string; at: number | undefined } {
     const { references } = this.#columns;
     const state = this.#state;
     const mode = references.byte();
     let path: string | undefined;
+    let at: number | undefined;
     if (mode === REFERENCE.same) {
       path = bytesToPath(Buffer.from(state.name, 'latin1'));
     } else if (mode === REFERENCE.listed) {
-      const at = (state.listed ?? state.cursor) + references.signed();
+      at = (from ?? state.listed ?? state.cursor) + references.signed();
       path = this.#entry(at).path;
       if (state.listed === undefined) state.cursor = at + 1;
     } else if (mode === REFERENCE.path) {
       path = bytesToPath(Buffer.from(references.string(), 'latin1'));
     }
     if (path === undefined || !isPath(path)) throw new DeltaError('CORRUPT', 'index: a reference to no file');
-    return path;
+    return { path, at };
+  }
+
+  #joined(): Part[] {
+    const { windows } = this.#columns;
+    const count = windows.integer(LIMITS.basisFilesMax);
+    if (count < 2) throw new DeltaError('CORRUPT', 'index: a file joined from fewer than two');
+    const parts: Part[] = [];
+    let left = Number.MAX_SAFE_INTEGER;
+    let from: number | undefined;
+    for (let number = 0; number < count; number += 1) {
+      const { path, at } = this.#reference(from);
+      from = at === undefined ? undefined : at + 1;
+      const code = windows.integer();
+      const listed = at === undefined ? 0 : (this.#state.list?.entries[at]?.size ?? 0);
+      const bytes = notZero(code === 0 ? listed : code - 1);
+      left -= bytes;
+      if (left < 0) throw new DeltaError('CORRUPT', 'index: a file joined from more than there can be');
+      parts.push({ path, bytes });
+    }
+    return parts;
   }
 
   #content(): Item {
@@ -195,11 +241,11 @@ export class IndexReader {
       case OPERATION.meta:
         return { kind: 'content', length, content: { type: 'meta', bytes: raw.bytes(length) } };
       case OPERATION.copy:
-        return { kind: 'content', length, content: { type: 'copy', path: this.#reference() } };
+        return { kind: 'content', length, content: { type: 'copy', path: this.#reference().path } };
       case OPERATION.solid:
         return { kind: 'content', length, content: { type: 'solid' } };
       case OPERATION.windows: {
-        const path = this.#reference();
+        const { path } = this.#reference();
         const basisCheck = checks.bytes(LIMITS.checkBytes);
         const outputCheck = checks.bytes(LIMITS.checkBytes);
         const { basisBytes, windows } = this.#windows(length);
@@ -220,8 +266,17 @@ export class IndexReader {
           content: { type: 'meta', bytes: Buffer.from(`${name}\0`, 'latin1') },
         };
       }
+      case OPERATION.joined: {
+        const parts = this.#joined();
+        const basisCheck = checks.bytes(LIMITS.checkBytes);
+        const outputCheck = checks.bytes(LIMITS.checkBytes);
+        const movesBytes = notZero(windows.integer());
+        const literalBytes = windows.integer(length);
+        const content = { type: 'joined', parts, basisCheck, outputCheck, movesBytes, literalBytes } as const;
+        return { kind: 'content', length, content };
+      }
       case OPERATION.moves: {
-        const path = this.#reference();
+        const { path } = this.#reference();
         const basisCheck = checks.bytes(LIMITS.checkBytes);
         const outputCheck = checks.bytes(LIMITS.checkBytes);
         const basisBytes = windows.integer();

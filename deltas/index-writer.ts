@@ -10,6 +10,7 @@ import {
   type Column,
   type Content,
   EXPLICIT_LENGTH,
+  folderLength,
   IndexState,
   KIND,
   LONG_NAME_FRONT,
@@ -23,6 +24,7 @@ import {
   WINDOW,
   type Window,
 } from '#deltas/index-format.ts';
+import type { Part } from '#deltas/joined-file.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import { type HeaderParts, templateType } from '#deltas/tar-header.ts';
 
@@ -37,6 +39,10 @@ export class IndexWriter {
   #type = '';
   /** Whether a reader must know of long names. */
   longNames = false;
+  /** Whether a reader must know of files made from several. */
+  joined = false;
+  /** Whether a reader must know of names made from others. */
+  movedNames = false;
 
   constructor(list: List | undefined) {
     this.#state = new IndexState(list);
@@ -82,7 +88,8 @@ export class IndexWriter {
     this.#columns.checks.bytes(digest);
   }
 
-  header(parts: HeaderParts): void {
+  /** @param from path of the basis file that the content is made from, if there is one */
+  header(parts: HeaderParts, from?: string): void {
     const { templateIds, templates, nameModes, sizes, times, links } = this.#columns;
     const state = this.#state;
     this.#kind('header');
@@ -107,7 +114,7 @@ export class IndexWriter {
       state.long = undefined;
     } else {
       state.long = undefined;
-      this.#name(parts.name);
+      this.#name(parts.name, from);
     }
     const predicted = state.listed === undefined ? 0 : (state.list?.entries[state.listed]?.size ?? 0);
     sizes.integer(parts.size === predicted ? 0 : parts.size + 1);
@@ -145,7 +152,7 @@ export class IndexWriter {
     this.#state.previousMeta = name;
   }
 
-  #name(name: string): void {
+  #name(name: string, from?: string): void {
     this.#flushPax(name);
     const { nameModes, nameIds, names } = this.#columns;
     const state = this.#state;
@@ -156,7 +163,7 @@ export class IndexWriter {
       nameModes.byte(dotted ? NAME.dotListed : NAME.listed);
       nameIds.signed(at - state.cursor);
       state.cursor = at + 1;
-    } else {
+    } else if (!this.#movedName(name, from)) {
       nameModes.byte(NAME.front);
       let shared = 0;
       const most = Math.min(name.length, state.previousName.length);
@@ -167,22 +174,63 @@ export class IndexWriter {
     state.previousName = name;
   }
 
-  #reference(path: string): void {
+  /** By the listed name of the basis file. @returns false where that has too little of it */
+  #movedName(name: string, from: string | undefined): boolean {
+    const { nameModes, nameIds, names } = this.#columns;
+    const state = this.#state;
+    const at = from === undefined ? undefined : state.list?.index.get(Buffer.from(from).toString('latin1'));
+    const old = at === undefined ? undefined : state.list?.entries[at]?.name;
+    if (at === undefined || old === undefined) return false;
+    const { front, start, end, middle } = alike(state.previousName, old, name);
+    if (middle.length + 4 > name.length - front) return false;
+    nameModes.byte(middle === '' && end === 0 ? NAME.moved : NAME.renamed);
+    nameIds.signed(at - state.cursor);
+    nameIds.signed(front - folderLength(state.previousName));
+    nameIds.signed(start - folderLength(old));
+    if (middle !== '' || end > 0) {
+      nameIds.integer(end);
+      names.string(middle);
+    }
+    state.cursor = at + 1;
+    state.listed = at;
+    this.movedNames = true;
+    return true;
+  }
+
+  /**
+   * @param from entry of the listing to count from; undefined: that of the last header, or the cursor
+   * @returns the entry referred to, if it was told by the listing
+   */
+  #reference(path: string, from?: number): number | undefined {
     const { references } = this.#columns;
     const state = this.#state;
     if (bytesToPath(Buffer.from(state.name, 'latin1')) === path) {
       references.byte(REFERENCE.same);
-      return;
+      return undefined;
     }
     const at = state.list?.index.get(Buffer.from(path).toString('latin1'));
     if (at !== undefined) {
       references.byte(REFERENCE.listed);
-      references.signed(at - (state.listed ?? state.cursor));
+      references.signed(at - (from ?? state.listed ?? state.cursor));
       if (state.listed === undefined) state.cursor = at + 1;
-      return;
+      return at;
     }
     references.byte(REFERENCE.path);
     references.string(Buffer.from(path).toString('latin1'));
+    return undefined;
+  }
+
+  #joined(parts: readonly Part[]): void {
+    const { windows } = this.#columns;
+    this.joined = true;
+    windows.integer(parts.length);
+    let from: number | undefined;
+    for (const { path, bytes } of parts) {
+      const at = this.#reference(path, from);
+      from = at === undefined ? undefined : at + 1;
+      const listed = at === undefined ? undefined : this.#state.list?.entries[at]?.size;
+      windows.integer(bytes === listed ? 0 : bytes + 1);
+    }
   }
 
   content(length: number, content: Content): void {
@@ -203,11 +251,14 @@ export class IndexWriter {
     if (!implied) lengths.integer(length);
     if (content.type === 'meta') raw.bytes(content.bytes);
     if (content.type === 'meta' || content.type === 'solid') return;
-    this.#reference(content.path);
+    if (content.type === 'joined') this.#joined(content.parts);
+    else this.#reference(content.path);
     if (content.type === 'copy') return;
     checks.bytes(content.basisCheck);
     checks.bytes(content.outputCheck);
-    if (content.type === 'moves') {
+    if (content.type === 'joined') {
+      for (const bytes of [content.movesBytes, content.literalBytes]) windows.integer(bytes);
+    } else if (content.type === 'moves') {
       for (const bytes of [content.basisBytes, content.movesBytes, content.literalBytes])
         windows.integer(bytes);
     } else {
@@ -256,4 +307,35 @@ export class IndexWriter {
     for (const name of COLUMNS) block.bytes(this.#columns[name].finish());
     return block.finish();
   }
+}
+
+/**
+ * How `name` is made: the first `front` bytes of `previous`, then `old` from `start` on with `middle` put in before its last `end`
+ * bytes.
+ */
+function alike(
+  previous: string,
+  old: string,
+  name: string,
+): { front: number; start: number; end: number; middle: string } {
+  let front = 0;
+  while (front < Math.min(previous.length, name.length) && previous[front] === name[front]) front += 1;
+  // Whole folders: what is behind them is the old file's.
+  front = folderLength(name.slice(0, front));
+  const start = folderLength(old);
+  const [rest, base] = [name.slice(front), old.slice(start)];
+  const newFolders = folderLength(rest);
+  let same = 0;
+  while (same < Math.min(rest.length - newFolders, base.length) && rest[newFolders + same] === base[same])
+    same += 1;
+  if (newFolders === 0 && same === base.length && same === rest.length)
+    return { front, start, end: 0, middle: '' };
+  let end = 0;
+  const endMax = Math.min(base.length, rest.length) - (newFolders === 0 ? same : 0);
+  while (end < endMax && rest.at(-1 - end) === base.at(-1 - end)) end += 1;
+  // New folders before the name, or something within it.
+  if (newFolders > 0)
+    return { front, start: old.length - end, end, middle: rest.slice(0, rest.length - end) };
+  if (same + end === base.length) return { front, start, end, middle: rest.slice(same, rest.length - end) };
+  return { front, start: old.length - end, end, middle: rest.slice(0, rest.length - end) };
 }

@@ -9,7 +9,7 @@ import { type DeltaReader, openDelta } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
-import type { Content, Window } from '#deltas/index-format.ts';
+import { basisOf, type Content, type Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import type { RandomAccess } from '#deltas/random-access.ts';
@@ -19,9 +19,9 @@ export interface InspectedFile {
   bytes: number;
   how: 'copy' | 'literal' | 'patch';
   /** Codecs of its windows, for a patch. */
-  codecs: (Window['codec'] | 'moves')[];
-  /** Basis file that it is made from. */
-  from: string | undefined;
+  codecs: (Window['codec'] | 'moves' | 'joined')[];
+  /** Basis files that it is made from. */
+  from: string[];
   /** Its share of the artifact, without its part of the index. */
   storedBytesEstimate: number;
 }
@@ -59,15 +59,15 @@ function inspectContent(
     how:
       content.type === 'copy'
         ? 'copy'
-        : content.type === 'windows' || content.type === 'moves'
+        : content.type === 'windows' || content.type === 'moves' || content.type === 'joined'
           ? 'patch'
           : 'literal',
     codecs: [],
-    from: content.type === 'meta' || content.type === 'solid' ? undefined : content.path,
+    from: basisOf(content),
     storedBytesEstimate: content.type === 'solid' ? length * ratios.solid : 0,
   };
-  if (content.type === 'moves') {
-    file.codecs = ['moves'];
+  if (content.type === 'moves' || content.type === 'joined') {
+    file.codecs = [content.type];
     file.storedBytesEstimate =
       2 * LIMITS.checkBytes + content.movesBytes * ratios.moves + content.literalBytes * ratios.solid;
   }
@@ -155,6 +155,10 @@ function table(rows: string[][]): string {
 /** A name as it may be shown on a terminal. */
 const printable = (name: string): string => name.replace(/[\p{Cc}\p{Cf}]/gu, '?');
 
+/** Where a file comes from, in a few words. */
+const origin = (from: readonly string[]): string =>
+  printable(from[0] ?? '') + (from.length > 1 ? ` and ${from.length - 1} more` : '');
+
 /** Plain text, at most `filesMax` of the largest files of each layer. */
 export function renderInspection(inspection: Inspection, filesMax = 20): string {
   const parts = [
@@ -199,14 +203,15 @@ export function renderInspection(inspection: Inspection, filesMax = 20): string 
     if (largest.length === 0) continue;
     parts.push(
       table([
-        ['file', 'bytes', 'stored about', 'by'],
+        ['file', 'bytes', 'stored about', 'by', 'from'],
         ...largest
           .slice(0, filesMax)
-          .map(({ path, bytes, storedBytesEstimate, how, codecs }) => [
+          .map(({ path, bytes, storedBytesEstimate, how, codecs, from }) => [
             printable(path),
             number(bytes),
             number(storedBytesEstimate),
             codecs.length > 0 ? codecs.join('+') : how,
+            from.length === 1 && from[0] === path ? '' : origin(from),
           ]),
       ]),
     );

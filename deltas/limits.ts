@@ -72,6 +72,12 @@ export const LIMITS = {
   /** Sections up to this size are tried with brotli, too: some 1 MB/s. */
   brotliBytesMax: 32 * 1024 * 1024,
 
+  /** (format) Files of the basis that one file may be made from; so many of them a reader holds open. */
+  basisFilesMax: 4_096,
+  basisFilesOpenMax: 16,
+  /** Features of the basis's files that a maker keeps, 12 bytes each: one in 128 bytes of images up to 256 MiB. */
+  sketchFeaturesMax: 2_000_000,
+
   /** Below this a listing of the basis is not asked of the device: it would cost more than it saves. */
   listSavingBytesMin: 1_024,
   /** Anchors of a large basis file that are remembered, whatever its size. */

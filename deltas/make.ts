@@ -5,25 +5,26 @@
  * new layer twice) and checked against their diffIDs; nothing appears at `output` unless it is whole and on disk.
  *
  * Memory: about 250 MB beside the process's own, most of it zstd's tables at level 19; plus about 1 kB for each file
- * of the two images; plus five times the largest file that changed (moves/encoder.ts), at most 2.5 GiB. Scratch: the basis
- * files to patch from and the new sections.
+ * of the two images, and at most 50 MB of sketches (sketch.ts); plus five times the largest file that changed (moves/encoder.ts), at
+ * most 2.5 GiB, or seven times if it is made of several. Scratch: the basis files to patch from and the new sections.
  */
 import { createHash } from 'node:crypto';
 import { mkdtemp, open, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { bodyDigest, type Header, type HeaderLayer, writeHeader } from '#deltas/artifact.ts';
+import { bodyDigest, type HeaderLayer, writeHeader } from '#deltas/artifact.ts';
 import { makeList } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { type FlatFile, flatten, spoolFiles } from '#deltas/flatten.ts';
 import { digestBytes, digestText, type LayerSource, readLayer } from '#deltas/layer.ts';
 import { type EncodedLayer, encodeLayer, type LayerTally } from '#deltas/layer-encoder.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import { Matcher } from '#deltas/match.ts';
+import { type Match, Matcher } from '#deltas/match.ts';
+import { SampleRate, Sampler } from '#deltas/sketch.ts';
 import type { Stored } from '#deltas/solid-writer.ts';
 import { Spool } from '#deltas/spool.ts';
 
 export interface MakeProgress {
-  stage: 'read-target' | 'read-basis' | 'encode' | 'write';
+  stage: 'read-basis' | 'read-target' | 'encode' | 'write';
   /** Bytes of tar, counted within the stage. */
   doneBytes: number;
   allBytes: number;
@@ -114,18 +115,17 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
   let spool: Spool | undefined;
   const encoded: EncodedLayer[] = [];
   try {
-    const contents = await readContents(layers, counter('read-target', layers));
-    const image = await flatten(basisLayers, counter('read-basis', basisLayers));
-    const matcher = new Matcher(image);
+    const rate = new SampleRate();
+    const image = await flatten(basisLayers, counter('read-basis', basisLayers), rate);
+    const matcher = new Matcher(image, rate);
+    const contents = await readContents(layers, matcher, rate, counter('read-target', layers));
     const list = await makeList(image.list());
 
     const sources = new Set<FlatFile>();
     let newBytes = 0;
-    for (const { path, digest, bytes, sparse } of contents.flatMap((layer) => [...layer.values()])) {
-      if (matcher.same(path, digest) !== undefined) continue;
-      newBytes += bytes;
-      const similar = sparse ? undefined : matcher.similar(path, bytes);
-      if (similar !== undefined) sources.add(similar.file);
+    for (const { bytes, same, similar } of contents.flatMap((layer) => [...layer.values()])) {
+      if (same === undefined) newBytes += bytes;
+      for (const { file } of similar) sources.add(file);
     }
     spool = await Spool.create(join(scratch, 'basis'));
     const starts = await spoolFiles(basisLayers, sources, spool);
@@ -135,9 +135,8 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     for (const [at, layer] of layers.entries()) {
       const held = spool;
       const result = await encodeLayer(layer, {
-        matcher,
         list,
-        digests: new Map([...(contents[at] ?? [])].map(([offset, { digest }]) => [offset, digest])),
+        contents: contents[at] ?? new Map(),
         basisFile: ({ file }) => {
           const start = starts.get(file);
           return start === undefined ? undefined : held.file(start, file.bytes);
@@ -157,7 +156,9 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const listing = options.listing !== 'never' && saving >= LIMITS.listSavingBytesMin;
     const sections = encoded.map((layer) => layerSections(layer, listing));
     const all = sections.flat();
-    const header: Omit<Header, 'codecs'> & { longNames: boolean } = {
+    const header: Parameters<typeof writeHeader>[0] = {
+      movedNames: listing && encoded.some(({ movedNames }) => movedNames),
+      joined: encoded.some(({ joined }) => joined),
       longNames: encoded.some(({ longNames }) => longNames),
       basisId,
       targetId,
@@ -199,28 +200,42 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
 }
 
 interface TargetContent {
-  path: string | undefined;
   digest: string;
   bytes: number;
-  sparse: boolean;
+  /** The basis file that it is. */
+  same: Match | undefined;
+  /** Else the basis files that it may be made from, the likeliest first. */
+  similar: Match[];
 }
 
-/** Digest of each file's content, by offset in its layer's tar. */
+/** Each file's content, by offset in its layer's tar. */
 async function readContents(
   layers: readonly LayerSource[],
+  matcher: Matcher,
+  rate: SampleRate,
   onBytes: (bytes: number) => void,
 ): Promise<Map<number, TargetContent>[]> {
   const all: Map<number, TargetContent>[] = [];
+  const sampler = new Sampler(rate);
   for (const layer of layers) {
     const contents = new Map<number, TargetContent>();
     let position = 0;
     await readLayer(layer, async (item, source) => {
       if (item.kind === 'content' || item.kind === 'run') {
         const hash = createHash('sha256');
-        for await (const piece of item.pieces) hash.update(piece);
-        if (item.kind === 'content' && !item.meta) {
-          const { path, sparse } = item.entry;
-          contents.set(item.offset, { path, digest: hash.digest('hex'), bytes: item.length, sparse });
+        const file = item.kind === 'content' && !item.meta ? item.entry : undefined;
+        const sampled = file !== undefined && !file.sparse && !matcher.expected(file.path, item.length);
+        for await (const piece of item.pieces) {
+          hash.update(piece);
+          if (sampled) sampler.update(piece);
+        }
+        const features = sampled ? sampler.finish() : undefined;
+        if (item.kind === 'content' && file !== undefined) {
+          const digest = hash.digest('hex');
+          const same = matcher.same(file.path, digest);
+          const similar =
+            same !== undefined || file.sparse ? [] : matcher.similar(file.path, item.length, features);
+          contents.set(item.offset, { digest, bytes: item.length, same, similar });
         }
       }
       onBytes(source.position - position);

@@ -173,7 +173,7 @@ describe('the treemap', () => {
       bytes,
       how: 'literal' as const,
       codecs: [],
-      from: undefined,
+      from: [],
       storedBytesEstimate: bytes,
     });
     const none = { storedBytes: 0, rawBytes: 0 };

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { ByteReader, ByteWriter } from '#deltas/bytes.ts';
+import { ByteWriter } from '#deltas/bytes.ts';
 import {
   applyLayer,
   type Basis,
@@ -9,10 +9,11 @@ import {
   memoryAccess,
   openDelta,
 } from '#deltas/index.ts';
-import { COLUMNS, type Column } from '#deltas/index-format.ts';
+import { COLUMNS } from '#deltas/index-format.ts';
 import { Xdelta3 } from '#deltas/xdelta3.ts';
 import {
   apply,
+  changeColumn,
   codeOf,
   type HandEntry,
   type Made,
@@ -20,6 +21,7 @@ import {
   memoryBasis,
   noise,
   type OpenSection,
+  replaceColumn,
   reseal,
   sha256,
   source,
@@ -423,27 +425,3 @@ describe('xdelta3', () => {
     );
   });
 });
-
-function columnsOf(raw: Buffer): Map<Column, Buffer> {
-  const reader = new ByteReader(raw, 'index');
-  const lengths = COLUMNS.map(() => reader.integer());
-  return new Map(COLUMNS.map((name, at) => [name, reader.bytes(lengths[at] as number)]));
-}
-
-function replaceColumn(raw: Buffer, name: Column, bytes: Buffer): Buffer {
-  const columns = columnsOf(raw).set(name, bytes);
-  const out = new ByteWriter();
-  for (const column of columns.values()) out.integer(column.length);
-  for (const column of columns.values()) out.bytes(column);
-  return out.finish();
-}
-
-function changeColumn(raw: Buffer, name: Column, place: number, bytes: Uint8Array, insert: boolean): Buffer {
-  const old = columnsOf(raw).get(name) ?? Buffer.alloc(0);
-  const at = place % (old.length + 1);
-  return replaceColumn(
-    raw,
-    name,
-    Buffer.concat([old.subarray(0, at), bytes, old.subarray(insert ? at : at + bytes.length)]),
-  );
-}

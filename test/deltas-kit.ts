@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { brotliCompressSync, brotliDecompressSync, constants } from 'node:zlib';
 import { bodyDigest, type Section, writeHeader } from '#deltas/artifact.ts';
+import { ByteReader, ByteWriter } from '#deltas/bytes.ts';
 import { compress, decompress } from '#deltas/compression.ts';
 import {
   applyLayer,
@@ -18,6 +19,7 @@ import {
   memoryAccess,
   openDelta,
 } from '#deltas/index.ts';
+import { COLUMNS, type Column } from '#deltas/index-format.ts';
 
 export const sha256 = (bytes: Uint8Array | string): string =>
   `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
@@ -236,6 +238,38 @@ export async function reseal(
   for (let at = 0; at < body.length; at += 65_536)
     header.bodyDigests.push(bodyDigest(body.subarray(at, at + 65_536)));
   return Buffer.concat([writeHeader(header), body]);
+}
+
+/** The columns of a block of the index. */
+export function columnsOf(raw: Buffer): Map<Column, Buffer> {
+  const reader = new ByteReader(raw, 'index');
+  const lengths = COLUMNS.map(() => reader.integer());
+  return new Map(COLUMNS.map((name, at) => [name, reader.bytes(lengths[at] as number)]));
+}
+
+export function replaceColumn(raw: Buffer, name: Column, bytes: Buffer): Buffer {
+  const columns = columnsOf(raw).set(name, bytes);
+  const out = new ByteWriter();
+  for (const column of columns.values()) out.integer(column.length);
+  for (const column of columns.values()) out.bytes(column);
+  return out.finish();
+}
+
+/** `bytes` put into a column, or over what is there. */
+export function changeColumn(
+  raw: Buffer,
+  name: Column,
+  place: number,
+  bytes: Uint8Array,
+  insert: boolean,
+): Buffer {
+  const old = columnsOf(raw).get(name) ?? Buffer.alloc(0);
+  const at = place % (old.length + 1);
+  return replaceColumn(
+    raw,
+    name,
+    Buffer.concat([old.subarray(0, at), bytes, old.subarray(insert ? at : at + bytes.length)]),
+  );
 }
 
 /** Repeatable bytes that do not compress. */

@@ -255,7 +255,7 @@ describe('makeDelta', () => {
         seen.set(stage, doneBytes);
       },
     });
-    expect([...seen.keys()]).toEqual(['read-target', 'read-basis', 'encode', 'write']);
+    expect([...seen.keys()]).toEqual(['read-basis', 'read-target', 'encode', 'write']);
     expect(seen.get('encode')).toBe(target.length);
   });
 });

@@ -1,9 +1,10 @@
 /** Pairs of tars to make deltas between, built from packages and from this repository. Each costs a while, and is made when asked for. */
 import { execFileSync } from 'node:child_process';
 import { createCipheriv } from 'node:crypto';
-import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { movedTrees, writeTree } from './moved.ts';
 
 export interface Pair {
   name: string;
@@ -33,6 +34,9 @@ const packed = (folder: string, name: string): string => {
   return join(folder, 'package');
 };
 
+/** Where they really are: a worktree of the repository has a link. */
+const MODULES = realpathSync(join(PACKAGE_ROOT, 'node_modules'));
+
 const APP_PARTS = ['agent', 'deltas', 'fleet', 'handover/conform', 'cli'];
 
 const app: Pair = {
@@ -49,7 +53,7 @@ const app: Pair = {
         path,
         `--mtime=@${when === 'old' ? 1_790_000_000 : 1_795_000_000}`,
         '-C',
-        PACKAGE_ROOT,
+        dirname(MODULES),
         'node_modules',
         '-C',
         join(folder, when),
@@ -67,6 +71,19 @@ const app: Pair = {
         writeFileSync(join(src, 'fleet/added.ts'), 'export const added = 1;\n');
       }),
     ];
+  },
+};
+
+const moved: Pair = {
+  name: 'moved',
+  what: 'packages of this repository: folders renamed and hoisted, files bundled, a bundle cut up, names with hashes',
+  build(folder) {
+    const { old, young } = movedTrees(MODULES);
+    const one = (when: string, tree: typeof old): string => {
+      writeTree(join(folder, when), tree);
+      return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'app');
+    };
+    return [one('old', old), one('new', young)];
   },
 };
 
@@ -160,5 +177,6 @@ export const PAIRS: readonly Pair[] = [
   go('x64'),
   go('arm64'),
   runtime,
+  moved,
   app,
 ];
