@@ -11,22 +11,31 @@
  * measured for a file of 127 MB in 201 windows, 50 MiB with --max-old-space-size=64 and 95 MiB without.
  */
 import { createHash } from 'node:crypto';
+import { tmpdir } from 'node:os';
 import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
 import { type Basis, type BasisFile, listBasis } from '#deltas/basis.ts';
 import { type Compression, decompress, SectionReader } from '#deltas/compression.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
-import type { Content, Item, Window } from '#deltas/index-format.ts';
+import type { Content, Item, Patched, StreamsContent, Window } from '#deltas/index-format.ts';
 import { JoinedFile } from '#deltas/joined-file.ts';
 import { digestText } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
+import { Budget, closeStreams, openingSteps } from '#deltas/streams/closer.ts';
+import { OpenedFile } from '#deltas/streams/opener.ts';
+import { PlanReader } from '#deltas/streams/plan.ts';
 import { BLOCK } from '#deltas/tar.ts';
 import { Xdelta3 } from '#deltas/xdelta3.ts';
 
 export interface ApplyLimits {
   /** Refuse a layer that claims to be larger: give the length that was signed. */
   outputBytesMax?: number;
+  /**
+   * Exists; default: the system's. Compressed files of the basis that hold more than 4 MiB are opened into a file there, one at a
+   * time, which is gone at the end.
+   */
+  scratchDirectory?: string;
 }
 
 /** The tar so far: its digest, and its bytes in chunks, the last of which is held back. */
@@ -75,21 +84,27 @@ class Output {
   }
 }
 
+const STREAMS = ['solid', 'patches', 'moves', 'streams'] as const;
+type StreamKind = (typeof STREAMS)[number];
+
 /** The sections of one layer while it is rebuilt, and the files that went into it. */
 class Sources {
   readonly #delta: DeltaReader;
   readonly #basis: Basis;
   readonly #xdelta3 = new Xdelta3();
   readonly #piece = new Uint8Array(4 * LIMITS.chunkBytes);
-  readonly #readers = new Map<'solid' | 'patches' | 'moves', SectionReader>();
+  readonly #readers = new Map<StreamKind, SectionReader>();
+  readonly #scratchDirectory: string;
+  readonly #budget = new Budget();
   readonly #frames: { stream: AsyncGenerator<Buffer>; left: number; chunk: Buffer } | undefined;
   /** Basis files used since the last checkpoint: the suspects when that fails. */
   suspects = new Set<string>();
 
-  constructor(delta: DeltaReader, layer: HeaderLayer, basis: Basis) {
+  constructor(delta: DeltaReader, layer: HeaderLayer, basis: Basis, scratchDirectory: string) {
     this.#delta = delta;
     this.#basis = basis;
-    for (const kind of ['solid', 'patches', 'moves'] as const) {
+    this.#scratchDirectory = scratchDirectory;
+    for (const kind of STREAMS) {
       const section = onlySection(layer, kind);
       if (section === undefined) continue;
       // Which the header's reader has seen to.
@@ -103,7 +118,7 @@ class Sources {
     }
   }
 
-  #reader(kind: 'solid' | 'patches' | 'moves'): SectionReader {
+  #reader(kind: StreamKind): SectionReader {
     const reader = this.#readers.get(kind);
     if (reader === undefined) throw new DeltaError('CORRUPT', `the layer has no section ${kind}`);
     return reader;
@@ -185,11 +200,14 @@ class Sources {
       yield content.bytes;
     } else if (content.type === 'solid') {
       yield* this.solid(length);
+    } else if (content.type === 'streams') {
+      yield* this.#checked(this.#closed(content), content);
     } else if (content.type === 'joined') {
       const file = new JoinedFile(content.parts, ({ path, bytes }) => this.#open(path, bytes));
       try {
         const path = severalNames(content.parts.map((part) => part.path));
-        yield* this.#patched(file, length, { ...content, type: 'moves', path, basisBytes: file.size });
+        const moves = { ...content, type: 'moves', path, basisBytes: file.size } as const;
+        yield* this.#checked(this.#patched(file, length, moves), content);
       } finally {
         await file.close();
       }
@@ -198,41 +216,81 @@ class Sources {
       const file = await this.#open(path, content.type === 'copy' ? length : content.basisBytes);
       try {
         if (content.type === 'copy') yield* this.#range(file, path, 0, length);
-        else yield* this.#patched(file, length, content);
+        else yield* this.#checked(this.#patched(file, length, content), content);
       } finally {
         await file.close?.();
       }
     }
   }
 
-  async *#patched(
-    file: BasisFile,
-    length: number,
-    content: Extract<Content, { type: 'windows' | 'moves' }>,
+  /** Hands on what is made of a file, and compares it at its end. */
+  async *#checked(
+    made: AsyncIterable<Uint8Array>,
+    { outputCheck }: { outputCheck: Buffer },
   ): AsyncGenerator<Uint8Array> {
-    const { path, basisCheck, outputCheck } = content;
-    const before = createHash('sha256');
-    for await (const some of this.#range(file, path, 0, file.size)) before.update(some);
-    if (!before.digest().subarray(0, LIMITS.checkBytes).equals(basisCheck)) {
+    const hash = createHash('sha256');
+    for await (const some of made) {
+      hash.update(some);
+      yield some;
+    }
+    if (!hash.digest().subarray(0, LIMITS.checkBytes).equals(outputCheck))
+      throw new DeltaError('CORRUPT', 'a patch does not give the file that it should');
+  }
+
+  /** A file that is made with its deflate streams opened. */
+  async *#closed({ inside, openedBytes, planBytes }: StreamsContent): AsyncGenerator<Uint8Array> {
+    const chunk = await this.#reader('streams').take(planBytes);
+    const basisBytes = inside.type === 'solid' ? 0 : inside.closedBasisBytes;
+    const plan = new PlanReader(chunk, basisBytes, openedBytes);
+    if (inside.type === 'solid') {
+      yield* closeStreams(this.solid(openedBytes), openedBytes, plan, this.#budget);
+      return;
+    }
+    const file = await this.#open(inside.path, basisBytes);
+    let opened: OpenedFile | undefined;
+    try {
+      await this.#verify(file, inside);
+      this.#budget.spend(0, openingSteps(plan.olds));
+      opened = await OpenedFile.open(this.#guarded(file, inside.path), plan.olds, this.#scratchDirectory);
+      if (opened.size !== inside.basisBytes)
+        throw new DeltaError('CORRUPT', 'streams: the opened basis file has another length');
+      const made = this.#made(opened, openedBytes, inside);
+      yield* closeStreams(made, openedBytes, plan, this.#budget);
+    } finally {
+      await opened?.close();
+      await file.close?.();
+    }
+  }
+
+  async *#patched(file: BasisFile, length: number, content: Patched): AsyncGenerator<Uint8Array> {
+    await this.#verify(file, content);
+    yield* this.#made(file, length, content);
+  }
+
+  /** @throws DeltaError `BASIS_MISMATCH` */
+  async #verify(file: BasisFile, { path, basisCheck }: Patched): Promise<void> {
+    const hash = createHash('sha256');
+    for await (const some of this.#range(file, path, 0, file.size)) hash.update(some);
+    if (!hash.digest().subarray(0, LIMITS.checkBytes).equals(basisCheck)) {
       throw new DeltaError(
         'BASIS_MISMATCH',
         `the basis's ${path} is not the file that the delta was made from`,
       );
     }
-    const after = createHash('sha256');
-    const made = content.type === 'moves' ? this.#moved(file, length, content) : this.#windows(file, content);
-    for await (const some of made) {
-      after.update(some);
-      yield some;
-    }
-    if (!after.digest().subarray(0, LIMITS.checkBytes).equals(outputCheck)) {
-      throw new DeltaError('CORRUPT', `the patch for ${path} does not give the file that it should`);
-    }
+  }
+
+  #made(file: BasisFile, length: number, content: Patched): AsyncGenerator<Uint8Array> {
+    return content.type === 'moves' ? this.#moved(file, length, content) : this.#windows(file, content);
+  }
+
+  /** Whose reads fail with a DeltaError, or give what was asked for. */
+  #guarded(file: BasisFile, path: string): BasisFile {
+    return { size: file.size, read: (offset, length, into) => this.#read(file, path, offset, length, into) };
   }
 
   async *#windows(
     file: BasisFile,
-    { path, windows }: Extract<Content, { type: 'windows' }>,
+    { path, windows }: Extract<Patched, { type: 'windows' }>,
   ): AsyncGenerator<Uint8Array> {
     for (const window of windows) yield* this.#window(file, path, window);
   }
@@ -240,7 +298,7 @@ class Sources {
   async *#moved(
     file: BasisFile,
     length: number,
-    { path, movesBytes, literalBytes }: Extract<Content, { type: 'moves' }>,
+    { path, movesBytes, literalBytes }: Extract<Patched, { type: 'moves' }>,
   ): AsyncGenerator<Uint8Array> {
     const moves = this.#reader('moves');
     const literals = this.#readers.get('solid');
@@ -249,11 +307,7 @@ class Sources {
       left = { ...left, [from]: left[from] - bytes };
       if (left[from] < 0) throw new DeltaError('CORRUPT', `the patch for ${path} uses more than its own`);
     };
-    const checked: BasisFile = {
-      size: file.size,
-      read: (offset, bytes, into) => this.#read(file, path, offset, bytes, into),
-    };
-    yield* decodeMoves(checked, length, {
+    yield* decodeMoves(this.#guarded(file, path), length, {
       chunk: (bytes) => {
         take('moves', bytes);
         return moves.take(bytes);
@@ -374,7 +428,7 @@ export async function* applyLayer(
   const { listDigest } = delta.header;
   const list = listDigest === undefined ? undefined : await listBasis(basis, listDigest);
   const output = new Output(layer.bytes);
-  const sources = new Sources(delta, layer, basis);
+  const sources = new Sources(delta, layer, basis, limits.scratchDirectory ?? tmpdir());
   try {
     let checkedAt = 0;
     let previous: Item['kind'] | undefined;

@@ -21,6 +21,8 @@ export const CODECS = {
   brotli: 7,
   /** The index's operation 5 and name mode 7: GNU tar's long names. */
   'long-names': 8,
+  /** Deflate streams of old and new files opened, and closed again as zlib would, see docs/delta-format.md §4.7. */
+  'streams-1': 9,
   /** The index's operation 7: a file made by ranges from several old ones, see docs/delta-format.md §4.6. */
   'joined-1': 10,
   /** The index's name modes 8 and 9: a moved file's name, made from that of the one that it was. */
@@ -44,6 +46,8 @@ export const SECTIONS = {
   frames: 4,
   /** What moved files are made of, but for their literal bytes, in order, as one stream. */
   moves: 5,
+  /** Of files whose deflate streams are opened: which, and how they are closed; in order, as one stream. */
+  streams: 6,
 } as const;
 export type SectionKind = keyof typeof SECTIONS;
 
@@ -61,6 +65,7 @@ export function packs(kind: SectionKind, codec: Codec | undefined): boolean {
     case 'solid':
     case 'patches':
     case 'moves':
+    case 'streams':
       return codec === 'zstd' || codec === 'brotli';
   }
 }

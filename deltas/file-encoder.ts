@@ -1,6 +1,6 @@
 /**
  * Makes one file from others by whichever way gives the fewest bytes: ranges of one or of several (moves/), windows of one, or
- * as it is.
+ * as it is; and each of these but the second with the files' deflate streams opened (streams/).
  *
  * Invariant: what was not chosen leaves nothing in the sinks.
  */
@@ -10,13 +10,16 @@ import { compress } from '#deltas/compression.ts';
 import type { Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { encodeMoves } from '#deltas/moves/encoder.ts';
+import { memoryAccess } from '#deltas/random-access.ts';
+import { Budget } from '#deltas/streams/closer.ts';
+import { openStreams } from '#deltas/streams/encoder.ts';
+import { CONTAINER_HEAD_BYTES, isContainer } from '#deltas/streams/finder.ts';
 import { WindowEncoder, type WindowSinks } from '#deltas/window-encoder.ts';
 
 type Sink = WindowSinks['solid'];
-export type FileSinks = WindowSinks & { moves: Sink };
+export type FileSinks = WindowSinks & { moves: Sink; streams: Sink };
 
-export type EncodedFile =
-  | { type: 'literal' }
+type Patch =
   | { type: 'windows'; windows: Window[] }
   | {
       type: 'moves';
@@ -28,18 +31,38 @@ export type EncodedFile =
       joinedDigest: Buffer | undefined;
     };
 
+export type EncodedFile =
+  | { type: 'literal' }
+  | Patch
+  | {
+      type: 'streams';
+      /** Lengths with the streams opened. */
+      openedBytes: number;
+      openedBasisBytes: number;
+      planBytes: number;
+      streams: number;
+      /** What they hold. */
+      rawBytes: number;
+      inside: { type: 'solid' } | Patch;
+    };
+
 /** One way to make a file, and what it would write. */
 interface Way {
   made: EncodedFile;
   /** About, once compressed. */
   cost: number;
   writes: { to: keyof FileSinks; bytes: Uint8Array }[];
+  /** What the reader will spend. */
+  spent?: { bytes: number; steps: number };
 }
 
 /** A second compressed section beside others costs less than alone: headers, and what it shares with them. */
 const SHARED_BYTES = 24;
 /** Two checks, lengths and a reference: what any patch costs. */
 const PATCH_BYTES = 24;
+/** What opening costs: lengths, a second check where there is a basis. */
+const OPENED_BYTES = 16;
+const NO_BASIS: BasisFile = memoryAccess(Buffer.alloc(0));
 /** Another basis file: its name or its place in the listing, and its length. */
 const FURTHER_BYTES = 6;
 
@@ -47,6 +70,7 @@ export class FileEncoder {
   readonly #sinks: FileSinks;
   readonly #level: number;
   readonly #moveBytesMax: number;
+  readonly #budget = new Budget();
 
   /** @param level of zstd */
   constructor(sinks: FileSinks, level: number, moves: 'auto' | 'never') {
@@ -57,15 +81,16 @@ export class FileEncoder {
 
   /**
    * @param pieces  the new file, `bytes` in all
-   * @param basis   the file that it most likely comes from
+   * @param basis   the file that it most likely comes from; undefined when there is nothing like it
    * @param further files that may have what that one lacks
    */
   async encode(
     pieces: AsyncIterable<Uint8Array>,
     bytes: number,
-    basis: BasisFile,
+    basis: BasisFile | undefined,
     further: readonly BasisFile[] = [],
   ): Promise<EncodedFile> {
+    if (basis === undefined) return await this.#alone(pieces, bytes);
     if (bytes + basis.size > this.#moveBytesMax) {
       const encoder = new WindowEncoder(this.#sinks, this.#level);
       const windows = await encoder.encode(pieces, bytes, basis);
@@ -73,19 +98,44 @@ export class FileEncoder {
         ? { type: 'literal' }
         : { type: 'windows', windows };
     }
-    const parts: Uint8Array[] = [];
-    for await (const piece of pieces) parts.push(Uint8Array.from(piece));
-    const young = Buffer.concat(parts, bytes);
+    const young = await whole(pieces, bytes);
     const ways = [
       await this.#moves(young, [basis]),
       await this.#joined(young, [basis, ...further]),
       ...(await this.#small(young, basis)),
+      await this.#opened(young, basis),
     ];
-    let best: Way | undefined;
-    for (const way of ways) if (way !== undefined && (best === undefined || way.cost < best.cost)) best = way;
-    const { made, writes }: Way = best ?? literal(young, 0);
-    for (const { to, bytes: some } of writes) await this.#sinks[to].write(some);
+    return await this.#write(ways, young);
+  }
+
+  async #write(ways: (Way | undefined)[], young: Buffer): Promise<EncodedFile> {
+    const { made, writes, spent }: Way = cheapest(ways) ?? literal(young, 0);
+    for (const { to, bytes } of writes) await this.#sinks[to].write(bytes);
+    if (spent !== undefined) this.#budget.spend(spent.bytes, spent.steps);
     return made;
+  }
+
+  /** A new file: as it is, or with its streams opened. */
+  async #alone(pieces: AsyncIterable<Uint8Array>, bytes: number): Promise<EncodedFile> {
+    const parts: Uint8Array[] = [];
+    let held = 0;
+    let keep: boolean | undefined =
+      this.#moveBytesMax > 0 && bytes <= LIMITS.openedFilesBytesMax ? undefined : false;
+    for await (const piece of pieces) {
+      if (keep === false) {
+        await this.#sinks.solid.write(piece);
+        continue;
+      }
+      parts.push(Uint8Array.from(piece));
+      held += piece.length;
+      if (keep !== undefined || held < Math.min(CONTAINER_HEAD_BYTES, bytes)) continue;
+      keep = isContainer(Buffer.concat(parts));
+      if (!keep) for (const part of parts.splice(0)) await this.#sinks.solid.write(part);
+    }
+    if (keep !== true) return { type: 'literal' };
+    const young = Buffer.concat(parts, bytes);
+    const ways = [literal(young, await this.#cost([young])), await this.#opened(young, NO_BASIS)];
+    return await this.#write(ways, young);
   }
 
   /** What compresses well is estimated by zstd: brotli may take over at the end, for all ways alike. */
@@ -141,6 +191,42 @@ export class FileEncoder {
     const cost = PATCH_BYTES + frames + (await this.#cost(of('patches'), of('solid')));
     return [...ways, { made: { type: 'windows', windows }, cost, writes }];
   }
+
+  /** The same ways, with the streams of both files opened. */
+  async #opened(young: Buffer, basis: BasisFile): Promise<Way | undefined> {
+    if (!isContainer(young) || young.length + basis.size > LIMITS.openedFilesBytesMax) return undefined;
+    const old = Buffer.from(await basis.read(0, basis.size));
+    const opened = await openStreams(young, old, this.#budget);
+    if (opened === undefined) return undefined;
+    const openedBasis = memoryAccess(opened.old);
+    const ways =
+      basis.size === 0
+        ? []
+        : [await this.#moves(opened.young, [openedBasis]), ...(await this.#small(opened.young, openedBasis))];
+    const plain = literal(opened.young, await this.#cost([opened.young]));
+    const { made, cost, writes }: Way = cheapest([...ways, plain]) ?? plain;
+    if (made.type === 'streams') return undefined;
+    return {
+      made: {
+        type: 'streams',
+        openedBytes: opened.young.length,
+        openedBasisBytes: opened.old.length,
+        planBytes: opened.plan.length,
+        streams: opened.streams,
+        rawBytes: opened.spent.bytes,
+        inside: made.type === 'literal' ? { type: 'solid' } : made,
+      },
+      cost: OPENED_BYTES + cost + (await this.#cost([opened.plan])),
+      writes: [...writes, { to: 'streams', bytes: opened.plan }],
+      spent: opened.spent,
+    };
+  }
+}
+
+function cheapest(ways: readonly (Way | undefined)[]): Way | undefined {
+  let best: Way | undefined;
+  for (const way of ways) if (way !== undefined && (best === undefined || way.cost < best.cost)) best = way;
+  return best;
 }
 
 const literal = (young: Buffer, cost: number): Way => ({
@@ -148,6 +234,12 @@ const literal = (young: Buffer, cost: number): Way => ({
   cost,
   writes: [{ to: 'solid', bytes: young }],
 });
+
+async function whole(pieces: AsyncIterable<Uint8Array>, bytes: number): Promise<Buffer> {
+  const parts: Uint8Array[] = [];
+  for await (const piece of pieces) parts.push(Uint8Array.from(piece));
+  return Buffer.concat(parts, bytes);
+}
 
 async function* once(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   yield bytes;

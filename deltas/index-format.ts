@@ -19,28 +19,33 @@ export interface Window {
   patchBytes: number;
 }
 
-export type Content =
-  | { type: 'meta'; bytes: Buffer }
-  | { type: 'copy'; path: string }
-  | { type: 'solid' }
-  | {
-      type: 'windows';
-      path: string;
-      basisBytes: number;
-      basisCheck: Buffer;
-      outputCheck: Buffer;
-      windows: Window[];
-    }
+/** How a file is made from a basis file; basisBytes are what that has, with its streams opened if they are. */
+export type Patched = (
+  | { type: 'windows'; windows: Window[] }
   | {
       type: 'moves';
-      path: string;
-      basisBytes: number;
-      basisCheck: Buffer;
-      outputCheck: Buffer;
       /** What it takes from the sections `moves` and `solid`. */
       movesBytes: number;
       literalBytes: number;
     }
+) & { path: string; basisBytes: number; basisCheck: Buffer };
+
+export interface StreamsContent {
+  type: 'streams';
+  outputCheck: Buffer;
+  /** Its length with its streams opened, and what it takes from the section `streams`. */
+  openedBytes: number;
+  planBytes: number;
+  /** How the opened form is made. */
+  inside: { type: 'solid' } | (Patched & { closedBasisBytes: number });
+}
+
+export type Content =
+  | { type: 'meta'; bytes: Buffer }
+  | { type: 'copy'; path: string }
+  | { type: 'solid' }
+  | (Patched & { outputCheck: Buffer })
+  | StreamsContent
   | {
       /** Moves over several basis files, one behind the other. */
       type: 'joined';
@@ -54,8 +59,9 @@ export type Content =
 
 /** Basis files that a content is made from, in the order of its references. */
 export function basisOf(content: Content): string[] {
-  if (content.type === 'meta' || content.type === 'solid') return [];
-  return content.type === 'joined' ? content.parts.map(({ path }) => path) : [content.path];
+  const made = content.type === 'streams' ? content.inside : content;
+  if (made.type === 'meta' || made.type === 'solid') return [];
+  return made.type === 'joined' ? made.parts.map(({ path }) => path) : [made.path];
 }
 
 export type Item =
@@ -105,6 +111,7 @@ export const OPERATION = {
   windows: 3,
   moves: 4,
   longName: 5,
+  streams: 6,
   joined: 7,
 } as const;
 export const EXPLICIT_LENGTH = 0x10;

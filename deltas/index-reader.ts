@@ -20,9 +20,11 @@ import {
   META_TYPES,
   NAME,
   OPERATION,
+  type Patched,
   paxName,
   REFERENCE,
   REST_OF_CONTENT,
+  type StreamsContent,
   WHOLE_SOURCE,
   WINDOW_CODECS,
   type Window,
@@ -31,6 +33,11 @@ import type { Part } from '#deltas/joined-file.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath, isPath } from '#deltas/paths.ts';
 import { joinHeader, TEMPLATE_BYTES, templateType } from '#deltas/tar-header.ts';
+
+/** Patched, as far as the windows column has it. */
+type MadeFrom =
+  | Pick<Extract<Patched, { type: 'windows' }>, 'type' | 'basisBytes' | 'windows'>
+  | Pick<Extract<Patched, { type: 'moves' }>, 'type' | 'basisBytes' | 'movesBytes' | 'literalBytes'>;
 
 export class IndexReader {
   readonly #columns: Record<Column, ByteReader>;
@@ -244,17 +251,15 @@ export class IndexReader {
         return { kind: 'content', length, content: { type: 'copy', path: this.#reference().path } };
       case OPERATION.solid:
         return { kind: 'content', length, content: { type: 'solid' } };
-      case OPERATION.windows: {
+      case OPERATION.windows:
+      case OPERATION.moves: {
         const { path } = this.#reference();
-        const basisCheck = checks.bytes(LIMITS.checkBytes);
-        const outputCheck = checks.bytes(LIMITS.checkBytes);
-        const { basisBytes, windows } = this.#windows(length);
-        return {
-          kind: 'content',
-          length,
-          content: { type: 'windows', path, basisBytes, basisCheck, outputCheck, windows },
-        };
+        const [basisCheck, outputCheck] = [checks.bytes(LIMITS.checkBytes), checks.bytes(LIMITS.checkBytes)];
+        const made = this.#patched(operation & ~EXPLICIT_LENGTH, length);
+        return { kind: 'content', length, content: { ...made, path, basisCheck, outputCheck } };
       }
+      case OPERATION.streams:
+        return { kind: 'content', length, content: this.#streams() };
       case OPERATION.longName: {
         const name = this.#name();
         if (name.length + 1 !== length)
@@ -275,27 +280,37 @@ export class IndexReader {
         const content = { type: 'joined', parts, basisCheck, outputCheck, movesBytes, literalBytes } as const;
         return { kind: 'content', length, content };
       }
-      case OPERATION.moves: {
-        const { path } = this.#reference();
-        const basisCheck = checks.bytes(LIMITS.checkBytes);
-        const outputCheck = checks.bytes(LIMITS.checkBytes);
-        const basisBytes = windows.integer();
-        const movesBytes = notZero(windows.integer());
-        const literalBytes = windows.integer(length);
-        const content = {
-          type: 'moves',
-          path,
-          basisBytes,
-          basisCheck,
-          outputCheck,
-          movesBytes,
-          literalBytes,
-        } as const;
-        return { kind: 'content', length, content };
-      }
       default:
         throw new DeltaError('CORRUPT', `index: unknown operation ${operation}`);
     }
+  }
+
+  #patched(operation: number, length: number): MadeFrom {
+    if (operation === OPERATION.windows) return { type: 'windows', ...this.#windows(length) };
+    const { windows } = this.#columns;
+    const basisBytes = windows.integer();
+    const movesBytes = notZero(windows.integer());
+    return { type: 'moves', basisBytes, movesBytes, literalBytes: windows.integer(length) };
+  }
+
+  #streams(): StreamsContent {
+    const { operations, checks, windows } = this.#columns;
+    const operation = operations.byte();
+    const openedBytes = notZero(windows.integer(LIMITS.openedBytesMax));
+    const planBytes = notZero(windows.integer(LIMITS.streamsPlanBytesMax));
+    let inside: StreamsContent['inside'];
+    if (operation === OPERATION.solid) {
+      inside = { type: 'solid' };
+    } else if (operation === OPERATION.windows || operation === OPERATION.moves) {
+      const { path } = this.#reference();
+      const basisCheck = checks.bytes(LIMITS.checkBytes);
+      const closedBasisBytes = windows.integer();
+      inside = { ...this.#patched(operation, openedBytes), path, basisCheck, closedBasisBytes };
+    } else {
+      throw new DeltaError('CORRUPT', `index: unknown operation ${operation} within streams`);
+    }
+    const outputCheck = checks.bytes(LIMITS.checkBytes);
+    return { type: 'streams', outputCheck, openedBytes, planBytes, inside };
   }
 
   #windows(length: number): { basisBytes: number; windows: Window[] } {

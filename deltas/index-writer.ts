@@ -17,9 +17,11 @@ import {
   META_TYPES,
   NAME,
   OPERATION,
+  type Patched,
   paxName,
   REFERENCE,
   REST_OF_CONTENT,
+  type StreamsContent,
   WHOLE_SOURCE,
   WINDOW,
   type Window,
@@ -234,7 +236,7 @@ export class IndexWriter {
   }
 
   content(length: number, content: Content): void {
-    const { operations, lengths, raw, checks, windows } = this.#columns;
+    const { operations, lengths, raw, checks } = this.#columns;
     if (content.type !== 'meta') this.#flushPax();
     this.#kind('content');
     if (
@@ -251,19 +253,45 @@ export class IndexWriter {
     if (!implied) lengths.integer(length);
     if (content.type === 'meta') raw.bytes(content.bytes);
     if (content.type === 'meta' || content.type === 'solid') return;
+    if (content.type === 'streams') {
+      this.#streams(content);
+      return;
+    }
     if (content.type === 'joined') this.#joined(content.parts);
     else this.#reference(content.path);
     if (content.type === 'copy') return;
     checks.bytes(content.basisCheck);
     checks.bytes(content.outputCheck);
     if (content.type === 'joined') {
+      const { windows } = this.#columns;
       for (const bytes of [content.movesBytes, content.literalBytes]) windows.integer(bytes);
-    } else if (content.type === 'moves') {
+    } else {
+      this.#patched(length, content);
+    }
+  }
+
+  #patched(length: number, content: Patched): void {
+    const { windows } = this.#columns;
+    if (content.type === 'moves') {
       for (const bytes of [content.basisBytes, content.movesBytes, content.literalBytes])
         windows.integer(bytes);
     } else {
       this.#windows(length, content.basisBytes, content.windows);
     }
+  }
+
+  #streams({ inside, outputCheck, openedBytes, planBytes }: StreamsContent): void {
+    const { operations, checks, windows } = this.#columns;
+    operations.byte(OPERATION[inside.type]);
+    windows.integer(openedBytes);
+    windows.integer(planBytes);
+    if (inside.type !== 'solid') {
+      this.#reference(inside.path);
+      checks.bytes(inside.basisCheck);
+      windows.integer(inside.closedBasisBytes);
+      this.#patched(openedBytes, inside);
+    }
+    checks.bytes(outputCheck);
   }
 
   #longName(name: string, length: number): void {

@@ -9,7 +9,7 @@ import { type DeltaReader, openDelta } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
-import { basisOf, type Content, type Window } from '#deltas/index-format.ts';
+import { basisOf, type Content, type Patched, type Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import type { RandomAccess } from '#deltas/random-access.ts';
@@ -19,7 +19,7 @@ export interface InspectedFile {
   bytes: number;
   how: 'copy' | 'literal' | 'patch';
   /** Codecs of its windows, for a patch. */
-  codecs: (Window['codec'] | 'moves' | 'joined')[];
+  codecs: (Window['codec'] | 'moves' | 'joined' | 'streams')[];
   /** Basis files that it is made from. */
   from: string[];
   /** Its share of the artifact, without its part of the index. */
@@ -47,38 +47,54 @@ export interface Inspection {
   layers: InspectedLayer[];
 }
 
-function inspectContent(
-  path: string,
-  length: number,
-  content: Content,
-  ratios: Record<'solid' | 'patches' | 'moves', number>,
-) {
+type Ratios = Record<'solid' | 'patches' | 'moves' | 'streams', number>;
+
+/** Codecs of what is patched, and its share of the sections. */
+function inspectPatched(
+  patched: Patched | Extract<Content, { type: 'joined' }>,
+  ratios: Ratios,
+): Pick<InspectedFile, 'codecs' | 'storedBytesEstimate'> {
+  if (patched.type === 'moves' || patched.type === 'joined') {
+    const { movesBytes, literalBytes } = patched;
+    return {
+      codecs: [patched.type],
+      storedBytesEstimate: movesBytes * ratios.moves + literalBytes * ratios.solid,
+    };
+  }
+  let stored = 0;
+  for (const { codec, bytes, patchBytes } of patched.windows) {
+    if (codec === 'literal') stored += bytes * ratios.solid;
+    if (codec === 'vcdiff') stored += patchBytes * ratios.patches;
+    if (codec === 'zstd-dictionary') stored += patchBytes;
+  }
+  return { codecs: [...new Set(patched.windows.map(({ codec }) => codec))], storedBytesEstimate: stored };
+}
+
+function inspectContent(path: string, length: number, content: Content, ratios: Ratios): InspectedFile {
+  const made = content.type === 'streams' ? content.inside : content;
   const file: InspectedFile = {
     path,
     bytes: length,
     how:
-      content.type === 'copy'
+      made.type === 'copy'
         ? 'copy'
-        : content.type === 'windows' || content.type === 'moves' || content.type === 'joined'
+        : made.type === 'windows' || made.type === 'moves' || made.type === 'joined'
           ? 'patch'
           : 'literal',
     codecs: [],
     from: basisOf(content),
-    storedBytesEstimate: content.type === 'solid' ? length * ratios.solid : 0,
+    storedBytesEstimate: 0,
   };
-  if (content.type === 'moves' || content.type === 'joined') {
-    file.codecs = [content.type];
-    file.storedBytesEstimate =
-      2 * LIMITS.checkBytes + content.movesBytes * ratios.moves + content.literalBytes * ratios.solid;
+  if (made.type === 'windows' || made.type === 'moves' || made.type === 'joined') {
+    Object.assign(file, inspectPatched(made, ratios));
+    file.storedBytesEstimate += 2 * LIMITS.checkBytes;
   }
-  if (content.type === 'windows') {
-    file.codecs = [...new Set(content.windows.map(({ codec }) => codec))];
-    file.storedBytesEstimate = 2 * LIMITS.checkBytes;
-    for (const { codec, bytes, patchBytes } of content.windows) {
-      if (codec === 'literal') file.storedBytesEstimate += bytes * ratios.solid;
-      if (codec === 'vcdiff') file.storedBytesEstimate += patchBytes * ratios.patches;
-      if (codec === 'zstd-dictionary') file.storedBytesEstimate += patchBytes;
-    }
+  if (content.type === 'solid') file.storedBytesEstimate = length * ratios.solid;
+  if (content.type === 'streams') {
+    file.codecs.unshift('streams');
+    file.storedBytesEstimate += content.planBytes * ratios.streams;
+    if (made.type === 'solid')
+      file.storedBytesEstimate += content.openedBytes * ratios.solid + LIMITS.checkBytes;
   }
   file.storedBytesEstimate = Math.round(file.storedBytesEstimate);
   return file;
@@ -94,6 +110,7 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
     patches: none(),
     frames: none(),
     moves: none(),
+    streams: none(),
   };
   for (const { kind, bytes, rawBytes } of layer.sections) {
     sections[kind].storedBytes += bytes;
@@ -103,7 +120,12 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
   if (delta.needsList && list === undefined) return inspected;
   const ratio = (kind: SectionKind): number =>
     sections[kind].storedBytes / Math.max(sections[kind].rawBytes, 1);
-  const ratios = { solid: ratio('solid'), patches: ratio('patches'), moves: ratio('moves') };
+  const ratios = {
+    solid: ratio('solid'),
+    patches: ratio('patches'),
+    moves: ratio('moves'),
+    streams: ratio('streams'),
+  };
   const files: InspectedFile[] = [];
   for await (const block of indexBlocks(delta, layer, list)) {
     let name = '';

@@ -12,8 +12,8 @@ import { join } from 'node:path';
 import type { BasisFile, List } from '#deltas/basis.ts';
 import type { ByteSource } from '#deltas/byte-source.ts';
 import { compress } from '#deltas/compression.ts';
-import { FileEncoder } from '#deltas/file-encoder.ts';
-import type { Content, Window } from '#deltas/index-format.ts';
+import { type EncodedFile, FileEncoder } from '#deltas/file-encoder.ts';
+import type { Content, Patched, Window } from '#deltas/index-format.ts';
 import { IndexWriter } from '#deltas/index-writer.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
@@ -31,6 +31,8 @@ export interface LayerTally {
   windows: Record<Window['codec'], { count: number; bytes: number; patchBytes: number }>;
   /** Files made by ranges; references in them, and those that were predicted wrongly. */
   moves: { files: number; bytes: number; ranges: number; references: number; wrong: number };
+  /** Files whose deflate streams were opened; those streams, and what they hold, which is compressed anew by the reader. */
+  streams: { files: number; bytes: number; streams: number; rawBytes: number };
   /** Those of them that are made from several old ones, and how many. */
   joined: { files: number; bases: number };
 }
@@ -50,6 +52,7 @@ export interface EncodedLayer {
   patches: Stored;
   frames: Stored;
   moves: Stored;
+  streams: Stored;
   tally: LayerTally;
   close(): Promise<void>;
 }
@@ -137,7 +140,12 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   const spool = await Spool.create(path('frames'));
   const frames = { write: async (bytes: Uint8Array) => void (await spool.append([bytes])) };
   const moves = new SolidWriter(path('moves'), context.level);
-  const fileEncoder = new FileEncoder({ solid, patches, frames, moves }, context.level, context.moves);
+  const streams = new SolidWriter(path('streams'), context.level);
+  const fileEncoder = new FileEncoder(
+    { solid, patches, frames, moves, streams },
+    context.level,
+    context.moves,
+  );
   const index = new IndexPair(context.list);
   const nothing = (): { files: number; bytes: number } => ({ files: 0, bytes: 0 });
   const none = (): { count: number; bytes: number; patchBytes: number } => ({
@@ -151,11 +159,35 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     literal: nothing(),
     windows: { copy: none(), literal: none(), vcdiff: none(), 'zstd-dictionary': none() },
     moves: { files: 0, bytes: 0, ranges: 0, references: 0, wrong: 0 },
+    streams: { files: 0, bytes: 0, streams: 0, rawBytes: 0 },
     joined: { files: 0, bases: 0 },
   };
   const count = (kind: 'copied' | 'patched' | 'literal', bytes: number): void => {
     tally[kind].files += 1;
     tally[kind].bytes += bytes;
+  };
+
+  /** How a file is made from a basis file, counted. */
+  const patchedBy = (
+    made: Extract<EncodedFile, { type: 'windows' | 'moves' }>,
+    bytes: number,
+    known: Pick<Patched, 'path' | 'basisBytes' | 'basisCheck'>,
+  ): Patched => {
+    if (made.type === 'moves') {
+      const { ranges, references, movesBytes, literalBytes } = made;
+      tally.moves.files += 1;
+      tally.moves.bytes += bytes;
+      tally.moves.ranges += ranges;
+      tally.moves.references += references.count;
+      tally.moves.wrong += references.wrong;
+      return { type: 'moves', ...known, movesBytes, literalBytes };
+    }
+    for (const { codec, bytes: some, patchBytes } of made.windows) {
+      tally.windows[codec].count += 1;
+      tally.windows[codec].bytes += some;
+      tally.windows[codec].patchBytes += patchBytes;
+    }
+    return { type: 'windows', ...known, windows: made.windows };
   };
 
   const toSolid = async (pieces: AsyncIterable<Buffer>): Promise<void> => {
@@ -175,49 +207,47 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       return file === undefined ? [] : [{ path: match.path, digest: match.file.digest, file }];
     });
     const [first, ...further] = files;
-    if (first === undefined) {
-      await toSolid(pieces);
-      count('literal', length);
-      return { type: 'solid' };
-    }
     const others = further.map(({ file }) => file);
-    const made = await fileEncoder.encode(pieces, length, first.file, others);
+    const made = await fileEncoder.encode(pieces, length, first?.file, others);
     if (made.type === 'literal') {
       count('literal', length);
       return { type: 'solid' };
     }
-    count('patched', length);
+    const outputCheck = Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes);
     const known = {
-      path: first.path,
-      basisBytes: first.file.size,
-      basisCheck: Buffer.from(first.digest, 'hex').subarray(0, LIMITS.checkBytes),
-      outputCheck: Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes),
+      path: first?.path ?? '',
+      basisBytes: first?.file.size ?? 0,
+      basisCheck: Buffer.from(first?.digest ?? '', 'hex').subarray(0, LIMITS.checkBytes),
     };
-    if (made.type === 'moves') {
-      const { ranges, references, movesBytes, literalBytes } = made;
-      tally.moves.files += 1;
-      tally.moves.bytes += length;
-      tally.moves.ranges += ranges;
-      tally.moves.references += references.count;
-      tally.moves.wrong += references.wrong;
-      if (made.joinedDigest === undefined) return { type: 'moves', ...known, movesBytes, literalBytes };
+    if (made.type !== 'streams') {
+      count('patched', length);
+      const patched = patchedBy(made, length, known);
+      if (patched.type === 'windows' || made.type === 'windows' || made.joinedDigest === undefined)
+        return { ...patched, outputCheck };
       tally.joined.files += 1;
       tally.joined.bases += files.length;
-      return {
-        type: 'joined',
-        parts: files.map(({ path, file }) => ({ path, bytes: file.size })),
-        basisCheck: made.joinedDigest.subarray(0, LIMITS.checkBytes),
-        outputCheck: known.outputCheck,
-        movesBytes,
-        literalBytes,
-      };
+      const { movesBytes, literalBytes } = made;
+      const parts = files.map(({ path: from, file }) => ({ path: from, bytes: file.size }));
+      const basisCheck = made.joinedDigest.subarray(0, LIMITS.checkBytes);
+      return { type: 'joined', parts, basisCheck, outputCheck, movesBytes, literalBytes };
     }
-    for (const { codec, bytes, patchBytes } of made.windows) {
-      tally.windows[codec].count += 1;
-      tally.windows[codec].bytes += bytes;
-      tally.windows[codec].patchBytes += patchBytes;
-    }
-    return { type: 'windows', ...known, windows: made.windows };
+    const { openedBytes, openedBasisBytes, planBytes, inside } = made;
+    tally.streams.files += 1;
+    tally.streams.bytes += length;
+    tally.streams.streams += made.streams;
+    tally.streams.rawBytes += made.rawBytes;
+    count(inside.type === 'solid' ? 'literal' : 'patched', length);
+    const opened = { ...known, basisBytes: openedBasisBytes };
+    return {
+      type: 'streams',
+      outputCheck,
+      openedBytes,
+      planBytes,
+      inside:
+        inside.type === 'solid'
+          ? inside
+          : { ...patchedBy(inside, openedBytes, opened), closedBasisBytes: known.basisBytes },
+    };
   };
 
   const visit = async (item: TarItem, position: number): Promise<boolean> => {
@@ -281,6 +311,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       patches: await patches.finish(),
       frames: { bytes: spool.length, rawBytes: spool.length, codec: 'raw', stream: () => spool.stream() },
       moves: await moves.finish(),
+      streams: await streams.finish(),
       tally,
       close: () => spool.close(),
     };
@@ -291,6 +322,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       await solid.abandon();
       await patches.abandon();
       await moves.abandon();
+      await streams.abandon();
       await spool.close();
     }
   }

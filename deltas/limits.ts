@@ -65,6 +65,29 @@ export const LIMITS = {
   elfFramesMax: 65_536,
   elfNamesBytesMax: 1024 * 1024,
 
+  /** What one file's streams are told by, whole in the reader's memory; of them, and of old ones to open; of models. */
+  streamsPlanBytesMax: 4 * 1024 * 1024,
+  streamsMax: 100_000,
+  streamModelsMax: 256,
+  /** Of one deflate block: 5 bytes each in the reader. zlib's have at most 32,767, those of other writers some 300,000. */
+  blockTokensMax: 1024 * 1024,
+  pngChunkBytesMax: 1024 * 1024,
+  /** Opened content of an old file; what is above the second goes to scratch. */
+  openedBytesMax: 1024 * 1024 * 1024,
+  openedMemoryBytes: 4 * 1024 * 1024,
+  /**
+   * (format) Content that is compressed anew in one layer, and candidates for matches looked at for that. Measured: 6 MB/s at level 9,
+   * 9 at level 6, 16 at level 1, or 55 million candidates a second: some 20 s a layer at most, whatever the artifact says.
+   */
+  closedBytesMax: 128 * 1024 * 1024,
+  closedStepsMax: 1_000_000_000,
+  /** (format) What counts as so many candidates, since it takes as long: a block's codes; an old stream to open, and 8 bytes of it; another model. */
+  blockSteps: 2_000,
+  streamSteps: 10_000,
+  openedBytesPerStep: 8,
+  /** A maker holds old and new file opened, and their tokens. */
+  openedFilesBytesMax: 256 * 1024 * 1024,
+
   /** 8 MiB of history in the decoder for each of the two solid streams of a layer. */
   zstdWindowLogMax: 23,
   /** Streams up to this size are compressed in one call, which knows their length and does a little better. */

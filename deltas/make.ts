@@ -48,7 +48,8 @@ export interface MakeDeltaOptions {
   listing?: 'auto' | 'never';
   /**
    * `auto` (the default): a changed file is told by ranges where that is smaller, and then the reader needs the codec
-   * `moves-1`. `never`: for readers that lack it, and for a maker with little memory: see file-encoder.ts.
+   * `moves-1`; and compressed files (gzip, zip, PNG) are opened where that is smaller, codec `streams-1`. `never`: for readers
+   * that lack them, and for a maker with little memory: see file-encoder.ts.
    */
   moves?: 'auto' | 'never';
   onProgress?: (progress: MakeProgress) => void;
@@ -185,7 +186,14 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
         needsList: listing,
         headerBytes: head.length,
         layers: encoded.map(({ layer, tally }, at) => {
-          const sizes: Record<SectionKind, number> = { index: 0, solid: 0, patches: 0, frames: 0, moves: 0 };
+          const sizes: Record<SectionKind, number> = {
+            index: 0,
+            solid: 0,
+            patches: 0,
+            frames: 0,
+            moves: 0,
+            streams: 0,
+          };
           for (const { kind, stored } of sections[at] ?? []) sizes[kind] += stored.bytes;
           const storedBytes = Object.values(sizes).reduce((sum, size) => sum + size, 0);
           return { diffId: layer.diffId, bytes: layer.bytes, storedBytes, sections: sizes, ...tally };
@@ -254,7 +262,7 @@ interface StoredSection {
 function layerSections(layer: EncodedLayer, listing: boolean): StoredSection[] {
   const index = listing ? layer.listedIndex : layer.plainIndex;
   const sections: StoredSection[] = index.map((stored) => ({ kind: 'index', stored }));
-  for (const kind of ['solid', 'patches', 'frames', 'moves'] as const) {
+  for (const kind of ['solid', 'patches', 'frames', 'moves', 'streams'] as const) {
     if (layer[kind].rawBytes > 0) sections.push({ kind, stored: layer[kind] });
   }
   return sections;

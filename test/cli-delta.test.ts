@@ -190,7 +190,7 @@ describe('the treemap', () => {
           diffId: '',
           bytes: 1,
           storedBytes: 99_900,
-          sections: { index: none, solid: none, patches: none, frames: none, moves: none },
+          sections: { index: none, solid: none, patches: none, frames: none, moves: none, streams: none },
           files: [file('<script>', 99_000), ...Array.from({ length: 30 }, (_, at) => file(`${at}`, 30))],
         },
       ],

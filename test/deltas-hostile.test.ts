@@ -1,6 +1,7 @@
+import { gzipSync } from 'node:zlib';
 import fc from 'fast-check';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { ByteWriter } from '#deltas/bytes.ts';
+import { ByteReader, ByteWriter } from '#deltas/bytes.ts';
 import {
   applyLayer,
   type Basis,
@@ -40,6 +41,7 @@ const OLD: Record<string, Buffer> = {
   'app/patch.js': Buffer.from(source(400, 'patch')),
   'app/frame.js': Buffer.from(source(400, 'frame')),
   'app/large.bin': noise(1_400_000, 'large'),
+  'app/page.js.gz': gzipSync(source(300, 'page')),
   ...Object.fromEntries(
     Array.from({ length: 260 }, (_, at) => [
       `app/lib/${at}-${noise(6, `${at}`).toString('hex')}.js`,
@@ -54,6 +56,8 @@ const NEW: HandEntry[] = Object.entries({
   'app/patch.js': `${source(200, 'patch')}// new line\n${source(400, 'patch')}`,
   'app/frame.js': shuffled(source(400, 'frame')),
   'app/large.bin': large,
+  'app/page.js.gz': gzipSync(`// new line\n${source(300, 'page')}`),
+  'app/added.js.gz': gzipSync(source(300, 'added')),
   'app/new.js': source(50, 'new'),
 }).map(([name, content]) => ({ name, content, mtime: 1_700_000_000 }));
 
@@ -63,7 +67,7 @@ const diffId = sha256(targetTar);
 const basis = memoryBasis(OLD);
 let artifact: Buffer;
 let listed: Buffer;
-/** Made of ranges what the others make of windows. */
+/** Made of ranges what the others make of windows, and with compressed files opened. */
 let moved: Buffer;
 
 let plain: Made;
@@ -83,6 +87,7 @@ test('the artifacts that follow have every codec and both kinds of names', async
   expect([literal.files > 0, copied.files > 0]).toEqual([true, true]);
   expect((await openDelta(memoryAccess(listed))).needsList).toBe(true);
   expect((await openDelta(memoryAccess(moved))).codecs).toContain('moves-1');
+  expect((await openDelta(memoryAccess(moved))).codecs).toContain('streams-1');
 });
 
 /** The one allowed outcome beside success: a DeltaError. Wrong bytes, other errors and hanging are failures. */
@@ -216,6 +221,28 @@ describe('a hostile artifact, its digests all in order', () => {
       for (const section of sections) if (section.kind === 'index') section.raw = Buffer.alloc(50_000_000);
     });
     expect(await outcome(index)).toBe('TOO_LARGE');
+  });
+
+  test('that lies about what a compressed file of the basis holds', async () => {
+    const holding = (change: (bytes: number) => number): Promise<Buffer> =>
+      reseal(moved, (sections) => {
+        // The plan of app/page.js.gz is the first; its one old stream is told by four integers: place, bytes, what it holds, frame.
+        const { raw } = sections.find(({ kind }) => kind === 'streams') as OpenSection;
+        const reader = new ByteReader(raw, 'plan');
+        expect([reader.integer(), reader.integer(), reader.integer()]).toEqual([1, 1, 1]);
+        const [models, olds] = Array.from({ length: 9 }, () => reader.integer()) as [number, number];
+        reader.bytes(models);
+        const start = raw.length - reader.left;
+        const [place, packed, held, frame] = Array.from({ length: 4 }, () => reader.integer()) as number[];
+        const writer = new ByteWriter();
+        for (const one of [place, packed, change(held as number), frame]) writer.integer(one as number);
+        expect(writer.length).toBe(olds);
+        writer.finish().copy(raw, start);
+      });
+    expect(await outcome(await holding((bytes) => bytes))).toBe('none');
+    expect(await outcome(await holding((bytes) => bytes - 1))).toBe('CORRUPT');
+    expect(await outcome(await holding((bytes) => bytes + 1))).toBe('CORRUPT');
+    expect(await outcome(await holding(() => 2 ** 14 - 1))).toBe('CORRUPT');
   });
 
   test('that claims a layer of any length', async () => {

@@ -1,7 +1,7 @@
 /** Pairs of tars to make deltas between, built from packages and from this repository. Each costs a while, and is made when asked for. */
 import { execFileSync } from 'node:child_process';
 import { createCipheriv } from 'node:crypto';
-import { cpSync, mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 import { movedTrees, writeTree } from './moved.ts';
@@ -170,6 +170,34 @@ const go = (machine: string): Pair => ({
     }),
 });
 
+/** Entries of one fixed time, in order, as a reproducible build of a jar or wheel writes them. */
+const ZIP = `
+import os, sys, zipfile
+with zipfile.ZipFile(sys.argv[2], 'w') as out:
+    for name in sorted(os.listdir(sys.argv[1])):
+        with open(os.path.join(sys.argv[1], name), 'rb') as file:
+            out.writestr(zipfile.ZipInfo(name), file.read(), zipfile.ZIP_DEFLATED)
+`;
+
+const compressed: Pair = {
+  name: 'compressed',
+  what: 'swagger-ui-dist 5.29.0 to 5.29.1 as a web server has it: each file by gzip -9; and all in one zip, as a wheel or jar is',
+  build: (folder) =>
+    attempt(() => {
+      const one = (version: string): string => {
+        const from = packed(join(folder, version), `swagger-ui-dist@${version}`);
+        const image = join(folder, version, 'image');
+        mkdirSync(image);
+        execFileSync('python3', ['-c', ZIP, from, join(image, 'all.zip')]);
+        const files = readdirSync(from).map((name) => join(from, name));
+        execFileSync('gzip', ['-9', '-n', ...files]);
+        cpSync(from, join(image, 'www'), { recursive: true });
+        return tar(join(folder, `${version}.tar`), '--mtime=@0', '-C', image, '.');
+      };
+      return [one('5.29.0'), one('5.29.1')];
+    }),
+};
+
 export const PAIRS: readonly Pair[] = [
   rebuilt('rebuilt-x64', 'gcc'),
   rebuilt('rebuilt-arm64', 'aarch64-linux-gnu-gcc'),
@@ -177,6 +205,7 @@ export const PAIRS: readonly Pair[] = [
   go('x64'),
   go('arm64'),
   runtime,
+  compressed,
   moved,
   app,
 ];
