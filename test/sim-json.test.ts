@@ -267,8 +267,12 @@ describe('the socket', () => {
       heard += 1;
     });
     await ask(first, server, packet(0, [1000]));
-    second.send(packet(0, [2000, 2000, 2000, 2000]), server.port, server.host);
-    second.send(Buffer.from('{"not":"a packet"}'), server.port, server.host);
+    const send = async (bytes: Uint8Array): Promise<void> =>
+      await new Promise((resolve, reject) => {
+        second.send(bytes, server.port, server.host, (error) => (error ? reject(error) : resolve()));
+      });
+    await send(packet(5, [2000, 2000, 2000, 2000]));
+    await send(Buffer.from('{"not":"a packet"}'));
     // Whatever the second one sent came before this.
     const report = reportOf(await ask(first, server, packet(1, [1000])));
     expect(report.timestamp).toBeCloseTo(2 / 400, 9);
