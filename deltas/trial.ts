@@ -5,7 +5,7 @@
  * Invariant: the figures are this process's own by the operating system's account, so nothing else may run in it meanwhile.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
-import { applyLayer } from '#deltas/apply.ts';
+import { type ApplyLimits, applyLayer } from '#deltas/apply.ts';
 import type { DeltaReader } from '#deltas/artifact.ts';
 import type { Basis } from '#deltas/basis.ts';
 
@@ -49,13 +49,14 @@ function watchMemory(): () => number | undefined {
 export async function tryDelta(
   delta: DeltaReader,
   basis: Basis,
+  limits: ApplyLimits = {},
   onBytes: (bytes: number) => void = () => {},
 ): Promise<Cost> {
   const memory = watchMemory();
   const before = process.cpuUsage();
   let outputBytes = 0;
   for (const { diffId } of delta.layers) {
-    for await (const chunk of applyLayer(delta, diffId, basis)) {
+    for await (const chunk of applyLayer(delta, diffId, basis, limits)) {
       outputBytes += chunk.length;
       onBytes(chunk.length);
     }

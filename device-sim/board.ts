@@ -150,7 +150,15 @@ export class Board {
     const { gyro, accelerometer } = this.#sensors;
     const pose = x.subarray(AT.position, AT.attitude + 4);
     const [{ throttles }, { percent }] = [this.#vehicle, this.#surroundings.battery];
-    this.#flight.push(nowUs, this.#vehicle.newestImuUs, ...gyro, ...accelerometer, ...pose, ...throttles, percent);
+    this.#flight.push(
+      nowUs,
+      this.#vehicle.newestImuUs,
+      ...gyro,
+      ...accelerometer,
+      ...pose,
+      ...throttles,
+      percent,
+    );
     this.#publish();
     this.#ticks += 1;
     if (nowUs < this.#bootedUs) return NOTHING;

@@ -4,7 +4,7 @@
  * Two processes for one delta: the second is started as a device's is, so that its figures are a device's.
  */
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import {
   type Cost,
   fileAccess,
@@ -69,7 +69,9 @@ async function make(job: Extract<DeltaJob, { do: 'make' }>): Promise<DeltaResult
 async function attempt(job: Extract<DeltaJob, { do: 'try' }>): Promise<DeltaResult> {
   const file = await fileAccess(job.delta);
   const spooled = JSON.parse(await readFile(job.spooled, 'utf8')) as SpooledBasis;
-  const cost = await tryDelta(await openDelta(file), await openSpooled(spooled));
+  const cost = await tryDelta(await openDelta(file), await openSpooled(spooled), {
+    scratchDirectory: dirname(job.spooled),
+  });
   return { ok: true, cost: { ...cost, basisBytes: spooled.bytes } };
 }
 

@@ -78,7 +78,10 @@ export async function openLayers(options: LayersOptions): Promise<Layers> {
 
   const open = (layer: Layer, signal: AbortSignal): AsyncIterable<Uint8Array> => {
     if (delta?.rebuilds.has(layer.diffId))
-      return applyLayer(delta.reader, layer.diffId, delta.basis, { outputBytesMax: layer.bytes });
+      return applyLayer(delta.reader, layer.diffId, delta.basis, {
+        outputBytesMax: layer.bytes,
+        scratchDirectory: options.spool,
+      });
     if (fetched.has(layer.blob.digest))
       return decompressed(layer, blobPath(downloads, layer.blob.digest), signal);
     return unforeseen(layer, signal);

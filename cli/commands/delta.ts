@@ -245,7 +245,7 @@ async function apply(old: string, delta: string, flags: Common & { output: strin
     for (const { diffId, bytes } of reader.layers) {
       let done = 0;
       const counted = async function* (): AsyncGenerator<Uint8Array> {
-        for await (const chunk of applyLayer(reader, diffId, files)) {
+        for await (const chunk of applyLayer(reader, diffId, files, { scratchDirectory: scratch })) {
           done += chunk.length;
           progress.say(`layer ${diffId.slice(7, 19)}: ${bytesText(done)} of ${bytesText(bytes)}`);
           yield chunk;
@@ -276,7 +276,7 @@ async function verify(old: string, delta: string, flags: Common): Promise<void> 
     withDelta(delta, async (reader) =>
       withBasis(await openImage(old, scratch, flags.engine), reader, scratch, async (files) => {
         const all = reader.layers.reduce((sum, { bytes }) => sum + bytes, 0);
-        const took = await tryDelta(reader, files, (bytes) => {
+        const took = await tryDelta(reader, files, { scratchDirectory: scratch }, (bytes) => {
           done += bytes;
           progress.say(`${bytesText(done)} of ${bytesText(all)}`);
         });
