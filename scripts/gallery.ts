@@ -88,7 +88,10 @@ function section(name: string): string {
     '',
     picture(flight, `${report.title}: height, tilt and path`),
     '',
-    ...handovers.slice(0, 1).flatMap((svg) => [picture(svg, 'The rotors change hands'), '']),
+    ...handovers
+      .filter((_, at) => drone.changes[at]?.before !== drone.changes[at]?.after)
+      .slice(0, 1)
+      .flatMap((svg) => [picture(svg, 'The rotors change hands'), '']),
     ...drone.changes.map(
       ({ before, after, atS, gapMs, missed, tiltDeg }) =>
         `- ${before} to ${after} after ${atS.toFixed(1)} s: ${gapMs?.toFixed(2) ?? '–'} ms between two commands, ` +

@@ -118,6 +118,21 @@ test('two drones: every expectation holds, each has a record and pictures, nothi
   }
 }, 240_000);
 
+test('Ctrl-C in the middle of it: status 130, and nothing is left', async () => {
+  const flying = spawn(process.execPath, [BIN, 'sim', 'fly', '--scenario', script(SCENARIO), '--json'], {
+    env: environment,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  child = flying;
+  createInterface({ input: flying.stdout }).on('line', (line) => {
+    // The hub runs; the push is under way.
+    if (JSON.parse(line).title === 'Hub') flying.kill('SIGINT');
+  });
+  const status = await new Promise((resolve) => flying.once('close', resolve));
+  expect(status).toBe(130);
+  expect(processesNaming(state).map(({ args }) => args.join(' '))).toEqual([]);
+}, 120_000);
+
 test('a script that cannot be read: status 2, every error with its place, nothing is started', () => {
   const path = script(
     'release v1 = drone\nrelease v2 = drone + drone-v3\nat 5s takeof 3m\nexpect gap <= 1kg\n',

@@ -281,7 +281,7 @@ describe('whatever the text', () => {
           }
         }
       }),
-      { numRuns: 2_000 },
+      { numRuns: 600 },
     );
   });
 
@@ -296,7 +296,7 @@ describe('whatever the text', () => {
           expect(error).toBeInstanceOf(ScenarioError);
         }
       }),
-      { numRuns: 1_000 },
+      { numRuns: 400 },
     );
   });
 

@@ -25,6 +25,8 @@ export const FLY = {
   /** Around it, in the picture. */
   pictureBeforeMs: 250,
   pictureAfterMs: 250,
+  /** A longer one is no handover: the picture would be all gap. */
+  pictureGapUsMax: 1_000_000,
   /** A pilot's request that nobody answers: handovers are over by then. */
   askMsMax: 5_000,
   /** Into the hands of a fault that waits for its moment. */

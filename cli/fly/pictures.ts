@@ -34,6 +34,8 @@ export const drawFlight = async (
   const handovers: string[] = [];
   for (const [at, change] of changes.entries()) {
     const { trace, lastUs, firstUs, judged } = change;
+    // Nobody flew in between: that is on the picture of the flight.
+    if (firstUs - lastUs > FLY.pictureGapUsMax) continue;
     const svg = traceSvg({
       ...{ trace, lastUs, firstUs, periodMs: PERIOD_MS },
       prior: nameOf(change.before),
