@@ -441,10 +441,14 @@ describe('a process that is killed', () => {
     const last = v1.layers.at(-1)?.blob.digest ?? '';
     hub.fault({ do: 'slow', bytesPerSecond: 100_000 }, 1, last);
     child.send({ engineUrl: lab.engineUrl, hubUrl: hub.url, directory, image: v1, app: lab.name });
-    await until('half of the last layer is on the disk', () => {
-      const part = join(directory, 'downloads', `${last.slice(7)}.part`);
-      return existsSync(part) && readFileSync(part).length > 100_000;
-    });
+    await until(
+      'half of the last layer is on the disk',
+      () => {
+        const part = join(directory, 'downloads', `${last.slice(7)}.part`);
+        return existsSync(part) && readFileSync(part).length > 100_000;
+      },
+      120_000,
+    );
     child.kill('SIGKILL');
     await once(child, 'exit');
     const images = await openImages();

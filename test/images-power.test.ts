@@ -3,7 +3,7 @@
  *
  * A process that is killed loses nothing that it wrote; what a disk loses on top of that, when its power goes, is not tried here.
  */
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -94,6 +94,12 @@ afterAll(async () => {
     engine.kill('SIGTERM');
     await gone;
   }
+  // What engines that were killed had mounted, the last first.
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .filter((path) => path.startsWith(`${root}/`));
+  for (const path of mounts.toReversed()) execFileSync('umount', [path]);
   rmSync(root, { recursive: true, force: true });
 }, 60_000);
 beforeEach(async () => {
