@@ -87,6 +87,8 @@ const fly = async (drones: number): Promise<Round> => {
       sims.push(sim);
       pilots.push(new TtyPilot(sim.rotors));
     }
+    // Asked once before: the first answer compiles the board's HTTP server, beside the board.
+    await Promise.all(sims.map(countsOf));
     await sleep(SETTLE_MS);
     const machine = new Machine();
     const before = await Promise.all(sims.map(countsOf));
