@@ -39,7 +39,10 @@ const DRONES_MAX = 128;
 export const realtime = async (say: (text: string) => void = () => undefined): Promise<Realtime> => {
   const machine = new Machine();
   const rounds: Round[] = [];
-  const isOnTime = async (drones: number): Promise<boolean> => {
+  // Flown once more if it was late: whatever else runs meanwhile only makes it worse.
+  const isOnTime = async (drones: number): Promise<boolean> =>
+    (await isOnTimeOnce(drones)) || (await isOnTimeOnce(drones));
+  const isOnTimeOnce = async (drones: number): Promise<boolean> => {
     const round = await fly(drones);
     rounds.push(round);
     say(
@@ -60,7 +63,7 @@ export const realtime = async (say: (text: string) => void = () => undefined): P
     else bad = middle;
   }
   const { cores, stealShare } = machine.use();
-  const best = rounds.find(({ drones }) => drones === good);
+  const best = rounds.findLast(({ drones }) => drones === good);
   return {
     drones: good,
     cores,
@@ -84,6 +87,8 @@ const fly = async (drones: number): Promise<Round> => {
       sims.push(sim);
       pilots.push(new TtyPilot(sim.rotors));
     }
+    // Asked once before: the first answer compiles the board's HTTP server, beside the board.
+    await Promise.all(sims.map(countsOf));
     await sleep(SETTLE_MS);
     const machine = new Machine();
     const before = await Promise.all(sims.map(countsOf));
