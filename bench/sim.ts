@@ -1,6 +1,6 @@
 /**
- * `npm run bench -- sim [--drones N] [--json]`: what the simulation costs. A rollout over a whole fleet in virtual time
- * (one thread), and the rigid body's steps on one core. Drones in real time: `npm run bench -- sim-fly`.
+ * `npm run bench -- sim [--drones N] [--no-realtime] [--json]`: what the simulation costs. A rollout over a whole fleet in virtual
+ * time (one thread), the rigid body's steps on one core, and how many drones this machine flies in real time, a minute or two.
  *
  * Both clocks are told: wall time is what one waits for, CPU time what it costs when others have the cores.
  */
@@ -12,9 +12,15 @@ import { createState, step } from '#device-sim/physics.ts';
 import type { Plan } from '#fleet/rollout.ts';
 import { run } from '#test/virtual/run.ts';
 import { calmStory } from '#test/virtual/story.ts';
+import { realtime } from './sim/realtime.ts';
 
 const { values } = parseArgs({
-  options: { drones: { type: 'string', default: '1000' }, json: { type: 'boolean', default: false } },
+  options: {
+    drones: { type: 'string', default: '1000' },
+    realtime: { type: 'boolean', default: true },
+    json: { type: 'boolean', default: false },
+  },
+  allowNegative: true,
 });
 const drones = Number(values.drones);
 if (!Number.isSafeInteger(drones) || drones < 1 || drones > 10_000) {
@@ -87,8 +93,10 @@ const rows = [
     cpu: perSec(STEPS, physics.cpuMs) / 250,
   },
 ];
+const load = loadavg()[0];
+const real = values.realtime ? await realtime((text) => process.stderr.write(`${text}\n`)) : undefined;
 if (values.json) {
-  process.stdout.write(`${JSON.stringify({ drones, virtualMs, events, load: loadavg()[0], rows })}\n`);
+  process.stdout.write(`${JSON.stringify({ drones, virtualMs, events, load, rows, realtime: real })}\n`);
 } else {
   const cell = (amount: number): string => (amount < 100 ? amount.toFixed(1) : Math.round(amount).toString());
   process.stdout.write(
@@ -98,6 +106,11 @@ if (values.json) {
     ),
   );
   process.stdout.write(
-    `${rollouts.join()}; ${Math.round(virtualMs / 1000)} virtual seconds, one thread; load ${loadavg()[0]?.toFixed(1)}\n`,
+    `${rollouts.join()}; ${Math.round(virtualMs / 1000)} virtual seconds, one thread; load ${load?.toFixed(1)}\n`,
   );
+  if (real !== undefined)
+    process.stdout.write(
+      `${real.drones} drones in real time on ${real.cores} cores, ${real.dronesPerCore.toFixed(1)} per core: ` +
+        `${(real.lateTicksShare * 100).toFixed(2)} % of the boards' ticks late; the host took ${(real.stealShare * 100).toFixed(1)} %\n`,
+    );
 }
