@@ -9,9 +9,8 @@ import { parseArgs } from 'node:util';
 import { table } from '#cli/text.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
 import { createState, step } from '#device-sim/physics.ts';
-import type { Plan } from '#fleet/rollout.ts';
 import { run } from '#test/virtual/run.ts';
-import { calmStory } from '#test/virtual/story.ts';
+import { CALM_PLAN, calmStory } from '#test/virtual/story.ts';
 import { realtime } from './sim/realtime.ts';
 
 const { values } = parseArgs({
@@ -27,18 +26,6 @@ if (!Number.isSafeInteger(drones) || drones < 1 || drones > 10_000) {
   process.stderr.write('--drones must be a whole number from 1 to 10000\n');
   process.exit(2);
 }
-const PLAN: Plan = {
-  waves: [{ percent: 1 }, { percent: 10 }, { percent: 50 }],
-  successMin: 0.95,
-  errorMax: 0.02,
-  sampleMin: 5,
-  soakMs: 10_000,
-  deviceMsMax: 120_000,
-  handbacksMax: 2,
-  gapMsMax: 200,
-  gapsMax: 2,
-  onTrouble: 'abort',
-};
 
 /** Wall and CPU milliseconds of `work`. */
 const timed = <T>(work: () => T): { result: T; wallMs: number; cpuMs: number } => {
@@ -50,8 +37,8 @@ const timed = <T>(work: () => T): { result: T; wallMs: number; cpuMs: number } =
 };
 
 // Compiled and warm.
-run(calmStory(1, 20, PLAN));
-const fleet = timed(() => run(calmStory(1, drones, PLAN)));
+run(calmStory(1, 20, CALM_PLAN));
+const fleet = timed(() => run(calmStory(1, drones, CALM_PLAN)));
 const { broken, virtualMs, events, rollouts, started } = fleet.result;
 if (broken !== null || started.v2 !== drones) {
   process.stderr.write(`the rollout did not end as it should: ${broken ?? rollouts.join()}\n`);

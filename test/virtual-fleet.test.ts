@@ -2,26 +2,13 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import type { Plan } from '#fleet/rollout.ts';
 import { MUTANTS, type Mutant } from '#test/virtual/mutants.ts';
 import { run } from '#test/virtual/run.ts';
-import { calmStory, storyOf } from '#test/virtual/story.ts';
+import { CALM_PLAN, calmStory, storyOf } from '#test/virtual/story.ts';
 
 const SEEDS = 60;
 /** Each planted bug was found within 16 of these. */
 const HARSH_SEEDS_MAX = 60;
-const PLAN: Plan = {
-  waves: [{ percent: 1 }, { percent: 10 }, { percent: 50 }],
-  successMin: 0.95,
-  errorMax: 0.02,
-  sampleMin: 5,
-  soakMs: 10_000,
-  deviceMsMax: 120_000,
-  handbacksMax: 2,
-  gapMsMax: 200,
-  gapsMax: 2,
-  onTrouble: 'abort',
-};
 
 test(`${SEEDS} fleets with crashes, power cuts, partitions and bad disks keep every promise`, {
   timeout: 300_000,
@@ -67,12 +54,12 @@ describe('planted, and found:', () => {
 });
 
 test('a release flies on all of 200 drones, wave by wave', { timeout: 120_000 }, () => {
-  const verdict = run(calmStory(1, 200, PLAN));
+  const verdict = run(calmStory(1, 200, CALM_PLAN));
   expect(verdict).toMatchObject({ broken: null, rollouts: ['v2 done'], started: { v1: 200, v2: 200 } });
 });
 
 test('who flies it already says so when it is asked anew', { timeout: 60_000 }, () => {
-  const story = calmStory(3, 10, PLAN);
+  const story = calmStory(3, 10, CALM_PLAN);
   const verdict = run({ ...story, rollouts: story.rollouts.map((one) => ({ ...one, release: 'v1' })) });
   expect(verdict).toMatchObject({ broken: null, rollouts: ['v1 done'], started: { v1: 10 } });
 });
@@ -81,7 +68,7 @@ test.each(['crashes-warming', 'diverges', 'crashes-in-probation', 'off-setpoint'
   'a release that %s goes no further than its canaries, and they fly the old one again',
   { timeout: 120_000 },
   (behaviour) => {
-    const verdict = run(calmStory(2, 200, PLAN, behaviour));
+    const verdict = run(calmStory(2, 200, CALM_PLAN, behaviour));
     expect(verdict.broken).toBeNull();
     expect(verdict.rollouts).toEqual([expect.stringMatching(/^v2 aborted \((TOO_FEW|ERRORS|HANDBACKS)\)$/)]);
     // One in a hundred of 200.

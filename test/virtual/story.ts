@@ -196,6 +196,20 @@ export const storyOf = (seed: number, { drones, harsh = false }: StoryOptions = 
   };
 };
 
+/** Three waves and the rest, with room for a busy fleet. */
+export const CALM_PLAN: RolloutPlan = {
+  waves: [{ percent: 1 }, { percent: 10 }, { percent: 50 }],
+  successMin: 0.95,
+  errorMax: 0.02,
+  sampleMin: 5,
+  soakMs: 10_000,
+  deviceMsMax: 120_000,
+  handbacksMax: 2,
+  gapMsMax: 200,
+  gapsMax: 2,
+  onTrouble: 'abort',
+};
+
 /** Nothing goes wrong but the release: for scale, and for what a wave is worth. */
 export const calmStory = (
   seed: number,
