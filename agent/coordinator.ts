@@ -227,32 +227,34 @@ export class Coordinator {
 
   #arm(): void {
     if (this.#closed) return;
-    const lookMs = Math.max(
-      this.#awaited()?.fromMs ?? Number.POSITIVE_INFINITY,
-      nowMs() + AGENT_LIMITS.lookMs,
-    );
-    const atMs = Math.min(deadlineMs(this.#state, this.#config), lookMs);
+    const atMs = Math.min(deadlineMs(this.#state, this.#config), this.#lookMs());
     this.#timer.set(Number.isFinite(atMs) ? Math.max(1, Math.ceil(atMs * 1000)) : 0);
+  }
+
+  #lookMs(): number {
+    const awaited = this.#awaited();
+    if (awaited === undefined) return Number.POSITIVE_INFINITY;
+    return nowMs() + (awaited.isLate ? AGENT_LIMITS.lookLateMs : AGENT_LIMITS.lookMs);
   }
 
   /** What arrived while this process had no core was read first: silence must be the app's, not ours. */
   #tick(): void {
     const awaited = this.#awaited();
-    if (awaited !== undefined && nowMs() >= awaited.fromMs && isEnding(awaited.pid)) {
+    if (awaited !== undefined && isEnding(awaited.pid)) {
       yieldCore(awaited.pid);
       this.died(awaited.id);
     } else this.happen({ type: 'tick', atMs: nowMs() });
   }
 
-  /** From whom something is to come: a heartbeat, or an answer. From `fromMs` on it is looked at whether it still can. */
-  #awaited(): { readonly id: AppId; readonly pid: number; readonly fromMs: number } | undefined {
+  /** From whom something is to come: a heartbeat, or an answer. It is looked at whether it still can. */
+  #awaited(): { readonly id: AppId; readonly pid: number; readonly isLate: boolean } | undefined {
     const state = this.#state;
     const pilot = pilotOf(state, this.#config);
     const role = pilot ?? inHandOf(state);
     const id = role === null || !('heardMs' in state) ? null : state[role];
     const watch = id === null ? undefined : this.#watches.get(id);
     if (id === null || watch === undefined || !('heardMs' in state)) return undefined;
-    return { id, pid: watch.pid, fromMs: pilot === null ? 0 : state.heardMs + AGENT_LIMITS.lateMs };
+    return { id, pid: watch.pid, isLate: pilot === null || nowMs() >= state.heardMs + AGENT_LIMITS.lateMs };
   }
 
   #act(effect: Effect): void {

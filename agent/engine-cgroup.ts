@@ -8,7 +8,7 @@
  * them, and these files answer when the engine hangs. cgroup v1: Documentation/admin-guide/cgroup-v1/
  * freezer-subsystem.rst; v2: admin-guide/cgroup-v2.rst (cgroup.freeze, cgroup.kill, cgroup.events).
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as immediate, setTimeout as sleep } from 'node:timers/promises';
@@ -26,6 +26,8 @@ export const CGROUP_LIMITS = {
   spinMsMax: 3,
   /** Cgroups that a container may have made inside its own. */
   nestedMax: 1_000,
+  /** An engine fills a group that it made within milliseconds. One that was empty for so long was left behind. */
+  leftoverMsMin: 10_000,
   /** Rounds of signalling, for processes that were being born during the last one (not possible once frozen). */
   killRoundsMax: 20,
 } as const;
@@ -180,6 +182,41 @@ export function thawKilled(cgroup: Cgroup): boolean {
   if (pidsIn(cgroup).length > 1) return false;
   thaw(cgroup);
   return true;
+}
+
+/**
+ * Removes the groups of containers that are gone, where their engine failed to: each keeps its share of the real-time budget, and
+ * sooner or later no container gets any. Seen with runc 1.1 where a process ends by itself while its container is stopped.
+ *
+ * @returns how many were there
+ */
+export function removeLeftovers(roots = ROOTS, msMin: number = CGROUP_LIMITS.leftoverMsMin): number {
+  const names = (directory: string): string[] => {
+    try {
+      return readdirSync(directory, { withFileTypes: true })
+        .filter((entry) => entry.isDirectory())
+        .map(({ name }) => name);
+    } catch {
+      return [];
+    }
+  };
+  const removed = new Set<string>();
+  // v1 has one hierarchy a folder; v2 is the mount itself.
+  for (const hierarchy of ['', ...names(roots.cgroup)]) {
+    const parent = join(roots.cgroup, hierarchy, 'docker');
+    for (const id of names(parent).filter((name) => CONTAINER_ID.test(name))) {
+      const directory = join(parent, id);
+      try {
+        if (Date.now() - statSync(directory).ctimeMs < msMin) continue;
+        // The kernel refuses while a process is in it.
+        rmdirSync(directory);
+        removed.add(id);
+      } catch {
+        // In use, or gone already.
+      }
+    }
+  }
+  return removed.size;
 }
 
 export const waitEmpty = (cgroup: Cgroup, msMax: number = CGROUP_LIMITS.emptyMsMax): Promise<boolean> =>

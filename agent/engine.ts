@@ -33,6 +33,7 @@ import {
   isEmpty,
   isFrozen,
   killAll,
+  removeLeftovers,
   signalGuarded,
   startTicksOf,
   thawKilled,
@@ -129,6 +130,16 @@ export async function openEngine(url: string): Promise<Engine> {
   }
 
   async function startContainer(spec: ContainerSpec): Promise<{ id: string; pid: number }> {
+    try {
+      return await startOnce(spec);
+    } catch (error) {
+      const isBudget = error instanceof EngineError && error.code === 'NO_REALTIME';
+      if (!isBudget || removeLeftovers() === 0) throw error;
+      return startOnce(spec);
+    }
+  }
+
+  async function startOnce(spec: ContainerSpec): Promise<{ id: string; pid: number }> {
     let id: string | undefined;
     try {
       const container = await ask(`creating container ${spec.name}`, (abortSignal) =>

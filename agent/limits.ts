@@ -33,10 +33,11 @@ export const LIMITS = {
   patchingCpuWeight: 6,
   /** Of 100 (v2) or 500 (v1). */
   patchingIoWeight: 10,
-  /** A watched heartbeat comes every 4 ms: who is later than this may be ending, and is looked at. */
+  /** Between two looks whether who flies is ending, while another could take over: some 25 µs each, one core's twentieth. */
+  lookMs: 0.5,
+  /** A watched heartbeat comes every 4 ms: who is later than this is looked at more often. */
   lateMs: 4.3,
-  /** Between two such looks. */
-  lookMs: 0.25,
+  lookLateMs: 0.25,
   /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
   workersLookMs: 1_000,
   /** Below the control loop’s, above all that is ordinary. */

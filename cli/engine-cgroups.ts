@@ -7,6 +7,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { removeLeftovers } from '#agent/engine-cgroup.ts';
 import { LIMITS } from '#cli/limits.ts';
 
 export const CGROUP_PARENT = '/docker';
@@ -32,6 +33,7 @@ export function grantRealTime(): boolean {
   const cpu = join(MOUNT, 'cpu');
   if (!existsSync(join(cpu, 'cpu.rt_runtime_us'))) return false;
   const parent = join(cpu, CGROUP_PARENT);
+  removeLeftovers();
   try {
     mkdirSync(parent, { recursive: true });
     writeFileSync(join(parent, 'cpu.rt_runtime_us'), String(LIMITS.realTimeRuntimeUs));

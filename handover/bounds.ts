@@ -43,10 +43,9 @@ export const BOUNDS = {
   mirrorQueueCountMax: 2_000,
   mirrorRecordBytesMax: 64 * 1024,
 
-  /** Times that a candidate goes through a grant and a release before they count: by then the code has been seen. */
-  rehearsals: 10,
-  /** Lines of a GRANT read in advance: V8 compiles what has run some hundred times. */
-  rehearsedLines: 300,
+  /** Handovers that a candidate practises: V8 compiles what has run some hundred times. The slower the machine, the fewer fit. */
+  rehearsals: 150,
+  rehearsalMsMax: 500,
 
   /** A release waits for the next command, so that the successor has a whole period: 2 periods of a slow link. */
   releaseTickMsMax: 20,

@@ -22,6 +22,7 @@ import {
 import { Mirror } from '#handover/mirror.ts';
 import { isNativeError } from '#handover/native.ts';
 import { setFifo } from '#handover/realtime.ts';
+import { type Connect, rehearse } from '#handover/rehearsal.ts';
 import { DivergedError, type ShadowBounds } from '#handover/shadow.ts';
 import { type AgentSocket, type Holders, type Message, Steps, textOf } from '#handover/steps.ts';
 
@@ -75,6 +76,8 @@ export interface JoinOptions {
 export class Session {
   readonly #options: JoinOptions;
   readonly #steps: Steps;
+  readonly #connect: Connect;
+  readonly #isRehearsal: boolean;
   #socket: AgentSocket | undefined;
   #epoch = 0;
   #closed = false;
@@ -87,8 +90,11 @@ export class Session {
   #onMirror: ((mirror: Mirror) => void) | undefined;
   #readiness: Readiness = { cycles: 0, divergence: 0 };
 
-  constructor(options: JoinOptions) {
+  /** @param connect of a rehearsal: to an agent that is none */
+  constructor(options: JoinOptions, connect?: Connect) {
     this.#options = options;
+    this.#isRehearsal = connect !== undefined;
+    this.#connect = connect ?? ((handlers) => connectLines(options.socketPath, parseAgentMessage, handlers));
     this.#heartbeat = new Heartbeat(options.holders.rotors, () => this.#snap());
     this.#steps = new Steps({
       holders: options.holders,
@@ -148,7 +154,7 @@ export class Session {
   /** @returns whether a connection was made */
   connect(): boolean {
     try {
-      const socket = connectLines(this.#options.socketPath, parseAgentMessage, {
+      const socket = this.#connect({
         onMessage: (message, descriptors) => this.#heard(message, descriptors, socket),
         onClose: (error) => this.#lost(error),
       });
@@ -272,9 +278,10 @@ export class Session {
     this.#warming = warming;
     try {
       const mirror = this.#mirror ?? (await this.#mirrorSoon());
-      for (const holder of Object.values(this.#options.holders)) await holder.rehearse?.();
-      rehearseGrant(this.#rotors?.snapshot?.() ?? {});
+      if (!this.#isRehearsal)
+        for (const holder of Object.values(this.#options.holders)) await holder.rehearse?.();
       const readiness = await this.#options.warmUp(mirror, warming.signal, shadow ?? null);
+      await this.#rehearse(warming.signal);
       if (
         !Number.isSafeInteger(readiness.cycles) ||
         !(readiness.divergence >= 0 && readiness.divergence < Infinity)
@@ -288,6 +295,27 @@ export class Session {
       const code = error instanceof DivergedError ? error.code : 'WARM_UP_FAILED';
       if (!warming.signal.aborted) this.fault(code, textOf(error));
     }
+  }
+
+  /** With the state as it is now, at the end of the warm-up: what differs in shape is compiled anew. */
+  async #rehearse(signal: AbortSignal): Promise<void> {
+    const rehearsal = this.#isRehearsal ? undefined : this.#options.holders.rotors?.rehearsal?.();
+    if (rehearsal === undefined) return;
+    const { app, release } = this.#options;
+    const version = Number(rehearsal.payload.stateVersion ?? 1);
+    const begin = (connect: Connect): Session => {
+      const session = new Session(
+        {
+          ...{ app, release, socketPath: '', stateVersions: { reads: [version], writes: version } },
+          holders: { rotors: rehearsal.holder },
+          warmUp: async () => ({ cycles: 0, divergence: 0 }),
+        },
+        connect,
+      );
+      session.connect();
+      return session;
+    };
+    await rehearse(rehearsal, begin, signal);
   }
 
   /** SHADOW follows the OFFER, if there is a prior to follow. */
@@ -362,22 +390,6 @@ export class Session {
     this.#send({ type: 'SNAP', epoch: this.#epoch, payload, ...this.#options.health?.() });
   }
 }
-
-/** Reads the line that this app is waiting for, often enough for the reading of it to be compiled. */
-const rehearseGrant = (payload: JsonObject): void => {
-  const signing = { key: Buffer.alloc(32).toString('base64'), linkId: 0, lastTimestamp: 0 };
-  const grant = {
-    type: 'GRANT',
-    fds: ['rotors'],
-    epoch: 0,
-    resource: 'rotors',
-    from: 'snap',
-    payload,
-    signing,
-  };
-  const line = JSON.stringify(grant);
-  for (let i = 0; i < BOUNDS.rehearsedLines; i += 1) parseAgentMessage(line);
-};
 
 /**
  * Joins the device: connects to the agent, takes what it grants, and lets go when it asks. If the agent is not

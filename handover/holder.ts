@@ -6,6 +6,7 @@
  */
 import { closeAll, type NamedDescriptor } from '#handover/lines.ts';
 import type { JsonObject, Signing } from '#handover/messages.ts';
+import type { Rehearsal } from '#handover/rehearsal.ts';
 
 export interface Grant<P extends JsonObject = JsonObject> {
   /** The prior's own last words, its last heartbeat (it died), or nothing (first start: `payload` is null). */
@@ -52,6 +53,8 @@ export interface Holder<P extends JsonObject = JsonObject> {
    * the first time in the moment of the handover takes milliseconds of a control loop that has four.
    */
   rehearse?(): Promise<void>;
+  /** Rotors only, instead: the same as it would be in the handover, over something of its own; the SDK practises with it. */
+  rehearsal?(): Rehearsal;
   /** Rotors only: resolves right after the next command was written, or after `withinMs`. */
   tick?(withinMs: number): Promise<void>;
   /** Rotors only: mirror all input and output to this descriptor (taken over), instead of an earlier one. */

@@ -14,7 +14,12 @@ export {
 } from '#handover/messages.ts';
 export { Mirror, type MirrorRecord } from '#handover/mirror.ts';
 export { nowUs } from '#handover/native.ts';
-export { type RotorsPayload, SerialLink, type SerialLinkOptions } from '#handover/serial.ts';
+export {
+  type LinkRehearsal,
+  type RotorsPayload,
+  SerialLink,
+  type SerialLinkOptions,
+} from '#handover/serial.ts';
 export { DivergedError, type ShadowBounds, ShadowJudge } from '#handover/shadow.ts';
 export { FrameStream, type FrameStreamOptions, type FramesPayload } from '#handover/stream.ts';
 export { type ConnectionsPayload, WebSockets, type WebSocketsOptions } from '#handover/websocket.ts';

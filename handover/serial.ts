@@ -18,6 +18,7 @@ import { LIMITS as MAVLINK_LIMITS } from '#handover/mavlink/limits.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { MirrorSource } from '#handover/mirror.ts';
 import { native, nowUs } from '#handover/native.ts';
+import type { Rehearsal } from '#handover/rehearsal.ts';
 
 const payloadSchema = v.object({
   /** When the last command had been written, µs. */
@@ -61,11 +62,17 @@ export interface SerialLinkOptions {
    * `grant.signing` sign from here on; its `lastTimestamp` is then above all that the prior can have signed.
    */
   resume(payload: RotorsPayload | null, grant: Grant<RotorsPayload>): void;
-  /** Beside {@link SerialLink.rehearse}: run `state` and `resume` often enough to be compiled, on something of your own. */
-  rehearse?(): void;
+  /**
+   * For the rehearsal: such a link over something of your own, in the state that yours has now. By default the link alone
+   * is rehearsed, and not what you do in `state`, `resume` and `onData`.
+   */
+  rehearsal?(): LinkRehearsal;
   /** The tty failed while it was ours. */
   onLost?(error: Error): void;
 }
+
+/** `signing`: of samples and commands, if your link may be signed. */
+export type LinkRehearsal = Pick<Rehearsal, 'sample' | 'signing'> & { readonly link: SerialLink };
 
 type Payload = v.InferOutput<typeof payloadSchema>;
 
@@ -89,6 +96,16 @@ const signedOn = (grant: Grant<RotorsPayload>, payload: Payload | null): Grant<R
     lastTimestamp += Math.ceil(unheardMs * MAVLINK_LIMITS.ticksPerMs);
   }
   return { ...grant, signing: { ...signing, lastTimestamp } };
+};
+
+/** A link on which each byte is answered by itself. */
+const echo = (): LinkRehearsal => {
+  const link: SerialLink = new SerialLink({
+    onData: (bytes) => link.write(bytes),
+    state: () => ({ link: {}, partial: new Uint8Array(), state: {}, stateVersion: 1 }),
+    resume: () => undefined,
+  });
+  return { link, sample: () => Buffer.of(0) };
 };
 
 const isSameFile = (one: number, other: number): boolean => {
@@ -190,47 +207,24 @@ export class SerialLink implements Holder<RotorsPayload> {
       await this.#nextCommand(Math.min(BOUNDS.releaseTickMsMax, deadlineMs / 2)).catch(() => undefined);
     }
     if (this.#port !== port) throw new HolderError('LINK_LOST', 'the link failed while it was released');
-    const payload = await this.#letGo(port, deadlineMs / 2);
-    this.#source?.close();
-    this.#source = undefined;
-    return { payload };
+    return { payload: await this.#letGo(port, deadlineMs / 2) };
   }
 
   async #letGo(port: SerialPort, withinMs: number): Promise<RotorsPayload> {
     this.#adopted?.stopReading();
     this.#owns = false;
-    await this.#written(port, withinMs);
-    const payload = this.snapshot();
-    this.#closePort();
-    return payload;
+    if (this.#writtenBytes < this.#submittedBytes) await this.#written(port, withinMs);
+    // The port is closed with the rest, by `drop`: the successor waits for these words.
+    return this.snapshot();
   }
 
   tick(withinMs: number): Promise<void> {
     return this.#nextCommand(withinMs).catch(() => undefined);
   }
 
-  async rehearse(): Promise<void> {
-    const { master, slave } = native.openPty();
-    const link: SerialLink = new SerialLink({
-      onData: (bytes) => link.write(bytes),
-      state: () => ({ link: {}, partial: new Uint8Array(), state: {}, stateVersion: 1 }),
-      resume: () => undefined,
-    });
-    const beat = setInterval(() => native.write(master, Buffer.of(0), 0, 1), 1);
-    try {
-      const payload = { lastWriteUs: 0, link: {}, partial: '', state: {}, stateVersion: 1 };
-      for (let round = 0; round < BOUNDS.rehearsals; round += 1) {
-        const descriptors = new Map([['rotors', native.duplicate(slave)]]);
-        await link.grant({ from: 'release', payload, descriptors, epoch: 0 });
-        await link.release(LIMITS.rotorReleaseMsMax);
-      }
-      this.#options.rehearse?.();
-    } finally {
-      clearInterval(beat);
-      link.drop();
-      native.close(slave);
-      native.close(master);
-    }
+  rehearsal(): Rehearsal {
+    const { link: holder, ...rest } = this.#options.rehearsal?.() ?? echo();
+    return { ...rest, holder, payload: holder.snapshot() };
   }
 
   async renew(grant: Grant<RotorsPayload>): Promise<void> {

@@ -350,6 +350,7 @@ describe('the mirror', () => {
     expect(seen).toEqual(Array.from({ length: 20 }, (_, n) => [`in imu${n}`, `out cmd${n}`]).flat());
     expect(hear().toString()).toContain('cmd19');
     await link.release(50);
+    link.drop();
     await iterating;
     expect(mirror.ended).toBe(true);
   });

@@ -17,6 +17,7 @@ import {
   isFrozen,
   killAll,
   type Roots,
+  removeLeftovers,
   signalGuarded,
   startTicksOf,
   thawKilled,
@@ -153,6 +154,46 @@ describe('a frozen container on v1', () => {
     rmSync(cgroup.directory, { recursive: true });
     expect(isEmpty(cgroup)).toBe(true);
   });
+});
+
+describe('groups that an engine left behind', () => {
+  const group = (...path: string[]) => join(roots.cgroup, ...path);
+
+  test('are removed, in each hierarchy and in v2; what is young or in use stays, and so does what is no container', () => {
+    for (const hierarchy of ['cpu', 'freezer', '.'])
+      mkdirSync(group(hierarchy, 'docker', A), { recursive: true });
+    mkdirSync(group('cpu', 'docker', B, 'nested'), { recursive: true });
+    mkdirSync(group('cpu', 'docker', 'buildkit'), { recursive: true });
+    expect(removeLeftovers(roots, 60_000)).toBe(0);
+    expect(removeLeftovers(roots, 0)).toBe(1);
+    for (const hierarchy of ['cpu', 'freezer', '.'])
+      expect(existsSync(group(hierarchy, 'docker', A))).toBe(false);
+    expect(existsSync(group('cpu', 'docker', B))).toBe(true);
+    expect(existsSync(group('cpu', 'docker', 'buildkit'))).toBe(true);
+  });
+
+  const cpu = '/sys/fs/cgroup/cpu';
+  test.skipIf(!existsSync(join(cpu, 'cpu.rt_runtime_us')))(
+    'of this kernel: one with a process in it stays',
+    async () => {
+      const id = `${process.pid}`.padStart(64, '0');
+      const parent = join(cpu, `midair-test-${process.pid}`);
+      const real = join(parent, 'docker', id);
+      mkdirSync(real, { recursive: true });
+      const child = spawn('sleep', ['30']);
+      try {
+        writeFileSync(join(real, 'cgroup.procs'), String(child.pid));
+        expect(removeLeftovers({ ...roots, cgroup: parent }, 0)).toBe(0);
+        const ended = once(child, 'exit');
+        child.kill('SIGKILL');
+        await ended;
+        expect(removeLeftovers({ ...roots, cgroup: parent }, 0)).toBe(1);
+      } finally {
+        child.kill('SIGKILL');
+        for (const left of [real, join(parent, 'docker'), parent]) if (existsSync(left)) rmdirSync(left);
+      }
+    },
+  );
 });
 
 test('a process is alive while any of its threads is, in its container', () => {

@@ -4,11 +4,17 @@
  * Invariant: a state that cannot be read is refused while its owner can still take the rotors back; only when the prior
  * is dead does the drone fly on from what the board says.
  */
-import { type Grant, type JsonObject, type RotorsPayload, SerialLink } from 'midair/handover';
-import { MAVLINK_LIMITS, SignedLink } from 'midair/handover/mavlink';
+import {
+  type Grant,
+  type JsonObject,
+  type LinkRehearsal,
+  type RotorsPayload,
+  SerialLink,
+} from 'midair/handover';
+import { MAV, MAVLINK_LIMITS, SignedLink, Writer } from 'midair/handover/mavlink';
 import * as v from 'valibot';
 import type { ControllerState } from './control.ts';
-import { HOVER } from './limits.ts';
+import { GRAVITY_MS2, HOVER, LIMITS } from './limits.ts';
 import { Loop, type Output } from './loop.ts';
 import { parseState, STATE_VERSION } from './state.ts';
 
@@ -22,9 +28,9 @@ const streamsSchema = v.fallback(
   [],
 );
 
-/** After so many calls V8 has compiled what it will. */
-const REHEARSALS = 300;
-const KEY = Buffer.alloc(32).toString('base64');
+/** Of a rehearsal. */
+const SIGNING = { key: Buffer.alloc(32).toString('base64'), linkId: 1 };
+const BOARD = { systemId: 1, componentId: MAV.COMP_ID_AUTOPILOT1 };
 
 const stateOf = (loop: Loop) => {
   const { state, sequence, partial, signing } = loop.cursor();
@@ -55,15 +61,29 @@ const goOn = (
   loop.resume(state, v.parse(sequenceSchema, payload?.link.seq), signed);
 };
 
-/** On a loop of its own: the successor of one that died has no time for code that runs for the first time. */
-const rehearse = (): void => {
-  const loop = new Loop(HOVER);
-  const signing = { key: KEY, linkId: 1, lastTimestamp: 0 };
-  for (let i = 0; i < REHEARSALS; i += 1) {
-    const { partial, ...said } = stateOf(loop);
-    const payload = JSON.parse(JSON.stringify({ ...said, partial: '', lastWriteUs: partial.length }));
-    goOn(loop, payload, { from: 'snap', signing }, () => undefined);
-  }
+/** A loop of its own that is where `loop` is, and a board that says what this one hears in each cycle. */
+const rehearsal = (loop: Loop): LinkRehearsal => {
+  const { state, sequence } = loop.cursor();
+  const own = new Loop(HOVER);
+  own.resume(state, sequence, new SignedLink({ ...SIGNING, lastTimestamp: 0 }));
+  const board = new Writer({ ...BOARD, signing: new SignedLink({ ...SIGNING, lastTimestamp: 0 }) });
+  let { imuUs } = state;
+  const sample = () => {
+    imuUs += 1_000 * LIMITS.cycleMs;
+    const time = { time_boot_ms: Math.floor(imuUs / 1_000) % 2 ** 32 };
+    const attitude = { ...time, q1: 1, q2: 0, q3: 0, q4: 0, rollspeed: 0, pitchspeed: 0, yawspeed: 0 };
+    const place = { ...time, x: 0, y: 0, z: 0, vx: 0, vy: 0, vz: 0 };
+    return Buffer.concat([
+      board.encode('ATTITUDE_QUATERNION', { ...attitude, repr_offset_q: [0, 0, 0, 0] }),
+      board.encode('LOCAL_POSITION_NED', place),
+      board.encode('HIGHRES_IMU', {
+        ...{ time_usec: imuUs, xacc: 0, yacc: 0, zacc: -GRAVITY_MS2, xgyro: 0, ygyro: 0, zgyro: 0 },
+        ...{ xmag: 0, ymag: 0, zmag: 0, abs_pressure: 0, diff_pressure: 0, pressure_alt: 0, temperature: 0 },
+        ...{ fields_updated: 0, id: 0 },
+      }),
+    ]);
+  };
+  return { link: createRotors(own, () => undefined), sample, signing: SIGNING };
 };
 
 export const createRotors = (loop: Loop, log: (text: string) => void): SerialLink => {
@@ -74,7 +94,7 @@ export const createRotors = (loop: Loop, log: (text: string) => void): SerialLin
       goOn(loop, payload, grant, log);
       loop.output = output;
     },
-    rehearse,
+    rehearsal: () => rehearsal(loop),
     onLost: (error) => log(`the rotor link failed: ${error.message}`),
   });
   loop.onRefused = (refusal) => log(`the board is not heard: its frames are refused (${refusal})`);
