@@ -16,6 +16,7 @@ import { PanelClient } from '#cli/demo/panel-client.ts';
 import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/run-directory.ts';
 import { Scope } from '#cli/demo/scope.ts';
 import { World } from '#cli/demo/world.ts';
+import { Machine, type MachineUse } from '#cli/fly/machine.ts';
 import { PERIOD_MS } from '#cli/limits.ts';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 import type { Judged } from '#cli/sim-client.ts';
@@ -79,6 +80,7 @@ for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
   process.on(name, () => interrupt.abort(new Error(`stopped by ${name}`)));
 }
 const scope = new Scope();
+const machine = new Machine();
 const directory = await createRunDirectory();
 const rounds: Round[] = [];
 const taken: Record<'killed' | 'hung', Takeover[]> = { killed: [], hung: [] };
@@ -228,6 +230,9 @@ function ms(value: number | null): string {
   return value === null ? '–' : `${value.toFixed(2)} ms`;
 }
 
+const share = ({ busyShare, stealShare }: MachineUse): string =>
+  `${(100 * busyShare).toFixed(0)} %, ${(100 * stealShare).toFixed(1)} %`;
+
 function tell(): void {
   const sum = (figure: (round: Round) => number) => rounds.reduce((all, round) => all + figure(round), 0);
   const gaps = (all: readonly { during: Judged }[]) => all.map(({ during }) => during.gapMsMax);
@@ -263,6 +268,7 @@ function tell(): void {
   };
   const result = {
     periodMs: PERIOD_MS,
+    machine: machine.use(),
     heartbeatMsMax: HEARTBEAT_MS,
     ordinary,
     cooperative,
@@ -284,6 +290,7 @@ function tell(): void {
     },
   };
   const { killed, hung, peers: others } = result;
+  const ratio = (cooperative.gapMs.p99 ?? Number.NaN) / (ordinary.gapMs.p99 ?? Number.NaN);
   const counted = (name: string, one: ReturnType<typeof ofPeer>) => [
     name,
     String(one.count),
@@ -337,6 +344,8 @@ function tell(): void {
           ],
           ['frames lost, repeated', `${result.framesLost}, ${result.framesRepeated}`],
           ['websockets closed', String(result.socketsClosed)],
+          ['p99 of the gap, handover to ordinary', ratio.toFixed(2)],
+          ['of the processors: busy, taken by the host', share(result.machine)],
         ],
       ),
     ].join('\n'),
