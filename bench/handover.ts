@@ -230,8 +230,9 @@ function ms(value: number | null): string {
   return value === null ? '–' : `${value.toFixed(2)} ms`;
 }
 
-const share = ({ busyShare, stealShare }: MachineUse): string =>
-  `${(100 * busyShare).toFixed(0)} %, ${(100 * stealShare).toFixed(1)} %`;
+function share({ busyShare, stealShare }: MachineUse): string {
+  return `${(100 * busyShare).toFixed(0)} %, ${(100 * stealShare).toFixed(1)} %`;
+}
 
 function tell(): void {
   const sum = (figure: (round: Round) => number) => rounds.reduce((all, round) => all + figure(round), 0);
