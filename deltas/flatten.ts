@@ -10,15 +10,16 @@ import { join } from 'node:path';
 import type { Basis, ListedFile } from '#deltas/basis.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
 import { baseName, dirName, isEngineFile } from '#deltas/paths.ts';
-import { type SampleRate, Sampler, sorted } from '#deltas/sketch.ts';
+import { below, type SampleRate, sorted } from '#deltas/sketch.ts';
 import { Spool } from '#deltas/spool.ts';
+import { type SurveyedContent, type SurveyOptions, surveyOf } from '#deltas/survey.ts';
 import type { TarEntry } from '#deltas/tar.ts';
 
 export interface FlatFile {
   /** Length once unpacked. */
   readonly bytes: number;
   /** SHA-256 of the content, hexadecimal; '' for a sparse file, whose content the tar does not hold as it is. */
-  digest: string;
+  readonly digest: string;
   /** Where its content is: which layer, and at what offset of that tar. */
   readonly layer: number;
   readonly offset: number;
@@ -129,46 +130,39 @@ export class FlatImage {
   }
 }
 
+export interface FlattenOptions extends SurveyOptions {
+  /** Given: each file is sketched, too. */
+  rate?: SampleRate;
+}
+
 /**
- * Reads all layers once, in order.
- * @param onBytes called with the number of bytes read since the last call
- * @param rate    given: each file is sketched, too
- * @throws DeltaError `BAD_INPUT`, `READ_FAILED`
+ * Surveys all layers in order, reading those that no survey is kept of.
+ * @throws DeltaError `BAD_INPUT`, `READ_FAILED`; what the store of surveys throws
  */
 export async function flatten(
   layers: readonly LayerSource[],
-  onBytes: (bytes: number) => void = () => {},
-  rate?: SampleRate,
+  { rate, ...options }: FlattenOptions = {},
 ): Promise<FlatImage> {
   const image = new FlatImage();
-  const sampler = rate === undefined ? undefined : new Sampler(rate);
   for (const [layer, source] of layers.entries()) {
-    let last: FlatFile | undefined;
-    await readLayer(source, async (item, { position }) => {
-      if (item.kind === 'entry') {
-        const { entry, hasContent } = item;
-        const digest = entry.sparse || hasContent ? '' : EMPTY_DIGEST;
-        last = { bytes: entry.bytes, digest, layer, offset: position };
-        image.apply(entry, layer, last);
-      } else if (item.kind === 'content' || item.kind === 'run') {
-        const hash = createHash('sha256');
-        for await (const piece of item.pieces) {
-          hash.update(piece);
-          sampler?.update(piece);
-          onBytes(piece.length);
-        }
-        const features = sampler?.finish();
-        if (item.kind === 'content' && !item.meta && last !== undefined && !item.entry.sparse) {
-          last.digest = hash.digest('hex');
-          if (features !== undefined) {
-            last.sketch = sorted(features);
-            rate?.add(last.sketch.length);
-          }
-        }
+    const { entries, limit } = await surveyOf(source, rate !== undefined, options);
+    rate?.lower(limit);
+    for (const { entry, offset, content } of entries) {
+      const file: FlatFile = { bytes: entry.bytes, digest: digestOf(entry, content), layer, offset };
+      if (rate !== undefined && content !== undefined && !entry.sparse) {
+        file.sketch = sorted(below(content.features, rate.limit));
+        rate.add(file.sketch.length);
       }
-    });
+      image.apply(entry, layer, file);
+    }
   }
   return image;
+}
+
+function digestOf(entry: TarEntry, content: SurveyedContent | undefined): string {
+  if (entry.sparse) return '';
+  // One whose content the tar breaks off has none that could be used.
+  return content?.digest ?? (entry.bytes > 0 ? '' : EMPTY_DIGEST);
 }
 
 /**

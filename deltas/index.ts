@@ -23,4 +23,5 @@ export {
 } from '#deltas/make.ts';
 export { fileAccess, memoryAccess, type RandomAccess, readAt } from '#deltas/random-access.ts';
 export { openSpooled, type SpooledBasis, spoolBasis } from '#deltas/spooled-basis.ts';
+export type { SurveyOptions, SurveyStore } from '#deltas/survey.ts';
 export { APPLY_FLAGS, type Cost, tryDelta } from '#deltas/trial.ts';

@@ -100,6 +100,8 @@ export const LIMITS = {
   basisFilesOpenMax: 16,
   /** Features of the basis's files that a maker keeps, 12 bytes each: one in 128 bytes of images up to 256 MiB. */
   sketchFeaturesMax: 2_000_000,
+  /** Those of one layer's survey, 4 bytes each: some 512 MiB of it at the full rate, twice as much as is compared at that rate. */
+  surveyFeaturesMax: 4_000_000,
 
   /** Below this a listing of the basis is not asked of the device: it would cost more than it saves. */
   listSavingBytesMin: 1_024,

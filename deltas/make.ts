@@ -1,11 +1,11 @@
 /**
  * Makes the artifact that rebuilds one image's layers from another image's files.
  *
- * Invariant: inputs are read as streams (each basis layer once, and again those that hold files to patch from; each
- * new layer twice) and checked against their diffIDs; nothing appears at `output` unless it is whole and on disk.
+ * Invariant: inputs are read as streams (each layer once for its survey, unless that is kept; again the basis layers that hold files
+ * to patch from, and the new ones) and checked against their diffIDs; nothing appears at `output` unless it is whole and on disk.
  *
  * Memory: about 250 MB beside the process's own, most of it zstd's tables at level 19; plus about 1 kB for each file
- * of the two images, and at most 50 MB of sketches (sketch.ts); plus five times the largest file that changed (moves/encoder.ts), at
+ * of the two images, at most 50 MB of sketches (sketch.ts), and one layer's survey; plus five times the largest file that changed (moves/encoder.ts), at
  * most 2.5 GiB, or seven times if it is made of several. Scratch: the basis files to patch from and the new sections.
  */
 import { createHash } from 'node:crypto';
@@ -15,13 +15,14 @@ import { bodyDigest, type HeaderLayer, writeHeader } from '#deltas/artifact.ts';
 import { makeList } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { type FlatFile, flatten, spoolFiles } from '#deltas/flatten.ts';
-import { digestBytes, digestText, type LayerSource, readLayer } from '#deltas/layer.ts';
+import { digestBytes, digestText, type LayerSource } from '#deltas/layer.ts';
 import { type EncodedLayer, encodeLayer, type LayerTally } from '#deltas/layer-encoder.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { type Match, Matcher } from '#deltas/match.ts';
-import { SampleRate, Sampler } from '#deltas/sketch.ts';
+import { below, SampleRate } from '#deltas/sketch.ts';
 import type { Stored } from '#deltas/solid-writer.ts';
 import { Spool } from '#deltas/spool.ts';
+import { type SurveyOptions, type SurveyStore, surveyOf } from '#deltas/survey.ts';
 
 export interface MakeProgress {
   stage: 'read-basis' | 'read-target' | 'encode' | 'write';
@@ -52,6 +53,8 @@ export interface MakeDeltaOptions {
    * that lack them, and for a maker with little memory: see file-encoder.ts.
    */
   moves?: 'auto' | 'never';
+  /** Layers that it has surveys of are read only as far as files are patched from them; the artifact is the same. */
+  surveys?: SurveyStore;
   onProgress?: (progress: MakeProgress) => void;
   signal?: AbortSignal;
 }
@@ -93,7 +96,7 @@ function levelFor(newBytes: number): number {
  * file system's own error when scratch or artifact cannot be written
  */
 export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
-  const { basisLayers, targetLayers, onProgress, signal } = options;
+  const { basisLayers, targetLayers, surveys, onProgress, signal } = options;
   const basisId = digestBytes(options.basisId, 'basisId');
   const targetId = digestBytes(options.targetId, 'targetId');
   const known = new Set(basisLayers.map(({ diffId }) => diffId));
@@ -117,9 +120,16 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
   const encoded: EncodedLayer[] = [];
   try {
     const rate = new SampleRate();
-    const image = await flatten(basisLayers, counter('read-basis', basisLayers), rate);
+    const image = await flatten(basisLayers, {
+      surveys,
+      rate,
+      onBytes: counter('read-basis', basisLayers),
+    });
     const matcher = new Matcher(image, rate);
-    const contents = await readContents(layers, matcher, rate, counter('read-target', layers));
+    const contents = await readContents(layers, matcher, rate, {
+      surveys,
+      onBytes: counter('read-target', layers),
+    });
     const list = await makeList(image.list());
 
     const sources = new Set<FlatFile>();
@@ -221,34 +231,23 @@ async function readContents(
   layers: readonly LayerSource[],
   matcher: Matcher,
   rate: SampleRate,
-  onBytes: (bytes: number) => void,
+  options: SurveyOptions,
 ): Promise<Map<number, TargetContent>[]> {
   const all: Map<number, TargetContent>[] = [];
-  const sampler = new Sampler(rate);
   for (const layer of layers) {
     const contents = new Map<number, TargetContent>();
-    let position = 0;
-    await readLayer(layer, async (item, source) => {
-      if (item.kind === 'content' || item.kind === 'run') {
-        const hash = createHash('sha256');
-        const file = item.kind === 'content' && !item.meta ? item.entry : undefined;
-        const sampled = file !== undefined && !file.sparse && !matcher.expected(file.path, item.length);
-        for await (const piece of item.pieces) {
-          hash.update(piece);
-          if (sampled) sampler.update(piece);
-        }
-        const features = sampled ? sampler.finish() : undefined;
-        if (item.kind === 'content' && file !== undefined) {
-          const digest = hash.digest('hex');
-          const same = matcher.same(file.path, digest);
-          const similar =
-            same !== undefined || file.sparse ? [] : matcher.similar(file.path, item.length, features);
-          contents.set(item.offset, { digest, bytes: item.length, same, similar });
-        }
-      }
-      onBytes(source.position - position);
-      position = source.position;
-    });
+    const { entries } = await surveyOf(layer, true, options);
+    for (const { entry, content } of entries) {
+      if (content === undefined) continue;
+      const { offset, bytes, digest, features } = content;
+      const same = matcher.same(entry.path, digest);
+      const names = matcher.expected(entry.path, bytes);
+      const similar =
+        same !== undefined || entry.sparse
+          ? []
+          : matcher.similar(entry.path, bytes, names ? undefined : below(features, rate.limit));
+      contents.set(offset, { digest, bytes, same, similar });
+    }
     all.push(contents);
   }
   return all;

@@ -15,18 +15,30 @@ const FEATURE_BYTES = 32;
 /** Seven bits: one place in 128, about. */
 const ZEROS = 0xfe000000 | 0;
 
+const LIMIT_MAX = 2 ** 32;
+
 /**
- * How many of the features are kept, the same for all files that are compared: those below `limit`. It is halved whenever
- * more than `sketchFeaturesMax` are there.
+ * How many of the features are kept, the same for all files that are compared: those below `limit`, a power of two. It is halved
+ * whenever more than `featuresMax` are there.
  */
 export class SampleRate {
-  limit = 2 ** 32;
+  limit = LIMIT_MAX;
+  readonly #featuresMax: number;
   #kept = 0;
+
+  constructor(featuresMax: number = LIMITS.sketchFeaturesMax) {
+    this.#featuresMax = featuresMax;
+  }
 
   add(features: number): void {
     this.#kept += features;
     // Sketches made before keep what they have until they are compared: with each halving that is half as much more.
-    if (this.#kept > LIMITS.sketchFeaturesMax) this.halve();
+    if (this.#kept > this.#featuresMax) this.halve();
+  }
+
+  /** Keeps no more than was kept of a layer that was sampled by itself. */
+  lower(limit: number): void {
+    while (this.limit > limit) this.halve();
   }
 
   halve(): void {
@@ -116,6 +128,13 @@ function featureOf(bytes: Uint8Array, from: number): number {
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
   return (hash ^ (hash >>> 16)) >>> 0;
+}
+
+/** Those that are kept at `limit`, as a Sampler at that limit gives them. */
+export function below(features: Uint32Array, limit: number): Uint32Array {
+  if (limit >= LIMIT_MAX) return features;
+  const kept = features.filter((feature) => feature < limit);
+  return kept.filter((feature, at) => at === 0 || feature !== kept[at - 1]);
 }
 
 /** Each once, by rising value. */

@@ -10,6 +10,7 @@ import { type FlatFile, flatten, spoolFiles } from '#deltas/flatten.ts';
 import type { LayerSource } from '#deltas/layer.ts';
 import { fileAccess } from '#deltas/random-access.ts';
 import { Spool } from '#deltas/spool.ts';
+import type { SurveyOptions } from '#deltas/survey.ts';
 
 /** Plain data, as JSON if need be. */
 export interface SpooledBasis {
@@ -32,8 +33,9 @@ export async function spoolBasis(
   layers: readonly LayerSource[],
   delta: DeltaReader,
   path: string,
+  options: SurveyOptions = {},
 ): Promise<SpooledBasis> {
-  const image = await flatten(layers);
+  const image = await flatten(layers, options);
   const named = await delta.basisPaths({ list: () => image.list() });
   const found = new Map<string, FlatFile>();
   for (const name of named) {

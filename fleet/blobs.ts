@@ -38,6 +38,11 @@ export class Blobs {
     return join(this.#scratch, randomBytes(12).toString('hex'));
   }
 
+  /** Beside the blobs: a directory for what can be made from them anew (surveys.ts). */
+  get surveys(): string {
+    return join(this.#directory, 'surveys');
+  }
+
   /** Where the blob is, or would be. The digest is checked, so a foreign one cannot name another file. */
   path(digest: string): string {
     const hex = DIGEST.exec(digest)?.[1];

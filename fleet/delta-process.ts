@@ -17,6 +17,7 @@ import {
   tryDelta,
 } from '#deltas/index.ts';
 import { openZstd } from '#fleet/blobs.ts';
+import { surveyFiles } from '#fleet/surveys.ts';
 
 export interface LayerFile {
   diffId: string;
@@ -35,6 +36,8 @@ export type DeltaJob =
       /** File that is written. */
       output: string;
       scratch: string;
+      /** Directory that surveys of layers are kept in. */
+      surveys: string;
       /** The basis files that it names are left here, for `try`. */
       spooled: string;
     }
@@ -51,6 +54,7 @@ const layerSource = ({ diffId, bytes, path }: LayerFile): LayerSource => ({
 async function make(job: Extract<DeltaJob, { do: 'make' }>): Promise<DeltaResult> {
   await mkdir(job.scratch, { recursive: true });
   const basisLayers = job.basisLayers.map(layerSource);
+  const surveys = surveyFiles(job.surveys, job.scratch);
   await makeDelta({
     basisId: job.basisId,
     basisLayers,
@@ -58,9 +62,11 @@ async function make(job: Extract<DeltaJob, { do: 'make' }>): Promise<DeltaResult
     targetLayers: job.targetLayers.map(layerSource),
     scratchDirectory: job.scratch,
     output: job.output,
+    surveys,
   });
   const file = await fileAccess(job.output);
-  const spooled = await spoolBasis(basisLayers, await openDelta(file), join(job.scratch, 'basis-files'));
+  const path = join(job.scratch, 'basis-files');
+  const spooled = await spoolBasis(basisLayers, await openDelta(file), path, { surveys });
   await file.close();
   await writeFile(job.spooled, JSON.stringify(spooled));
   return { ok: true };

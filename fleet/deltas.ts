@@ -131,6 +131,7 @@ export async function makeOffer(
     targetLayers: files(target.layers),
     output,
     scratch: join(scratch, 'work'),
+    surveys: blobs.surveys,
     spooled,
   };
   try {

@@ -1,7 +1,7 @@
 /** The delta that a push makes is one that a device can use: applied here, digest by digest (MIDAIR_TEST_ENGINE). */
 import { createHash, randomBytes } from 'node:crypto';
-import { readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
 import { afterEach, expect, test } from 'vitest';
 import { applyLayer, basisFromLayers, type LayerSource, memoryAccess, openDelta } from '#deltas/index.ts';
@@ -146,9 +146,11 @@ test('a delta that does not pay or cannot be made is left out, and the release g
   const hub = await testHub(cleanup, testEngine());
   const device = await Device.connect(cleanup, hub, 'drone-1');
   const checkout = await Checkout.create(cleanup, `${hub.url}/git/hover.git`);
-  await checkout.commit({ Dockerfile, fixed: 'x', 'app/program': randomBytes(50_000) });
+  const random = randomBytes(50_000);
+  await checkout.commit({ Dockerfile, fixed: random, 'app/program': 'x' });
   await checkout.push();
   const v1 = await imageAt(device, 1);
+  await device.report({ owner: { release: 'v1', imageId: v1.id, container: 'c' } });
 
   // Nothing in common, and so little of it that the delta's own header does not pay.
   await checkout.commit({ Dockerfile: 'FROM scratch\nCOPY b /\n', b: '' });
@@ -158,27 +160,66 @@ test('a delta that does not pay or cannot be made is left out, and the release g
   expect(left.text).toMatch(/delta v1 -> v2: left out, \d+ B is not smaller/);
   expect(v2.deltas).toEqual([]);
 
-  // The disk forgot a layer of v2, so nothing can be made from it.
-  const digest = v2.layers[0]?.blob.digest.slice('sha256:'.length) ?? '';
+  // The disk forgot a layer of v1, so nothing can be made from it.
+  const digest = v1.layers[0]?.blob.digest.slice('sha256:'.length) ?? '';
   const path = join(hub.directory, 'blobs', 'sha256', digest.slice(0, 2), digest);
   await writeFile(path, Buffer.alloc((await readFile(path)).length, 1));
-  await checkout.commit({ b: program });
+  await checkout.commit({ b: Buffer.concat([random, Buffer.from('more')]) });
   const failed = await checkout.push();
   expect(failed.status).toBe(0);
-  expect(failed.text).toMatch(/delta v2 -> v3: failed, devices will fetch layers instead \(.+\)/);
+  expect(failed.text).toMatch(/delta v1 -> v3: failed, devices will fetch layers instead \(.+\)/);
   expect(hub.logged.some((line) => line.msg === 'no delta')).toBe(true);
   const v3 = await imageAt(device, 3);
-  expect(v3.deltas.filter((delta) => delta.basis === v2.id)).toEqual([]);
+  expect(v3.deltas.filter((delta) => delta.basis === v1.id)).toEqual([]);
   expect(v1.id).not.toBe(v3.id);
 
   // The next build that has that layer finds it spoilt, and puts it right.
-  await checkout.commit({ b: '' });
+  await checkout.commit({ Dockerfile });
   expect((await checkout.push()).status).toBe(0);
   const v4 = await imageAt(device, 4);
+  expect(v4.layers[0]).toEqual(v1.layers[0]);
   for (const layer of v4.layers) {
     const tar = zstdDecompressSync(await blob(hub, layer.blob.digest));
     expect(`sha256:${createHash('sha256').update(tar).digest('hex')}`).toBe(layer.diffId);
   }
+});
+
+test('a push reads no layer that an earlier one read, and makes what it cannot read of surveys anew', async () => {
+  const hub = await testHub(cleanup, testEngine());
+  const device = await Device.connect(cleanup, hub, 'drone-1');
+  const checkout = await Checkout.create(cleanup, `${hub.url}/git/hover.git`);
+  const surveys = async () =>
+    (await readdir(join(hub.directory, 'blobs', 'surveys'), { recursive: true })).filter((name) =>
+      /[0-9a-f]{64}$/.test(name),
+    );
+  const push = async (at: number, files: Record<string, string | null>): Promise<Image> => {
+    await checkout.commit(files);
+    expect(await checkout.push()).toMatchObject({ status: 0 });
+    return imageAt(device, at);
+  };
+  const fixed = randomBytes(50_000).toString('hex');
+  const v1 = await push(1, { Dockerfile, fixed, 'app/program': `${program}one` });
+  const v2 = await push(2, { 'app/program': `${program}two` });
+  const ids = [...v1.layers, ...v2.layers].map(({ diffId }) => diffId.slice('sha256:'.length));
+  expect((await surveys()).map((name) => basename(name)).sort()).toEqual([...new Set(ids)].sort());
+
+  // The base is spoilt, and is not read; all that is known of it is in its survey.
+  const base = v2.layers[0] as Layer;
+  const blobPath = join(hub.directory, 'blobs', base.blob.digest.replace(/:(..)/, '/$1/$1'));
+  const whole = await readFile(blobPath);
+  await writeFile(blobPath, Buffer.alloc(whole.length, 1));
+  await checkout.commit({ Dockerfile: 'FROM scratch\nCOPY app /app/\n', 'app/program': `${program}three` });
+  const third = await checkout.push();
+  expect(third.text).toMatch(/delta v2 -> v3: [\d.]+ k?B /);
+  await writeFile(blobPath, whole);
+
+  for (const name of await surveys()) await writeFile(join(hub.directory, 'blobs', 'surveys', name), 'x');
+  const v4 = await push(4, { 'app/program': `${program}four` });
+  expect(v4.deltas).toHaveLength(1);
+  expect(await rebuild(hub, await imageAt(device, 3), v4)).toHaveLength(1);
+  const [name = ''] = (await surveys()).filter((one) => one.endsWith(v4.layers[0]?.diffId.slice(-64) ?? ''));
+  const { size } = await stat(join(hub.directory, 'blobs', 'surveys', name));
+  expect(size).toBeGreaterThan(1_000);
 });
 
 test('the broker answers while a delta is made', async () => {
