@@ -662,7 +662,7 @@ class Session:
         self._closed = False
         self._held: Dict[str, int] = {}  # resource: the epoch under which it was granted last
         self._joining: Optional[dict] = None  # a GRANT of several lines, as far as it has come
-        self._step: Optional[dict] = None
+        self._running: List[dict] = []  # the step that is carried out, and a GRANT of the rotors that overtook it
         self._waiting: Deque[dict] = collections.deque()
         self._retry: Optional[list] = None
         self._heartbeat: Optional[list] = None
@@ -881,21 +881,33 @@ class Session:
             close_all(step.get('descriptors', {}).values())
             self.fault('UNEXPECTED_MESSAGE', f'{len(self._waiting)} steps wait already')
             return
-        self._waiting.append({**step, 'socket': self._socket})
+        step = {**step, 'socket': self._socket}
+        # It comes before its turn only when whoever flew is dead: it waits for no other resource's step.
+        urgent = step['type'] == 'GRANT' and step['resource'] == 'rotors'
+        if urgent and not any(other['resource'] == 'rotors' for other in [*self._running, *self._waiting]):
+            self._carry_out(step)
+            return
+        self._waiting.append(step)
         self._next()
 
     def _next(self) -> None:
-        while self._step is None and self._waiting:
-            step = self._step = self._waiting.popleft()
-            try:
-                (self._release if step['type'] == 'RELEASE' else self._grant)(step)
-            except Exception as error:
-                self._finish(step, error)
+        while not self._running and self._waiting:
+            self._carry_out(self._waiting.popleft())
+
+    def _carry_out(self, step: Dict[str, Any]) -> None:
+        self._running.append(step)
+        try:
+            (self._release if step['type'] == 'RELEASE' else self._grant)(step)
+        except Exception as error:
+            self._finish(step, error)
+
+    def _runs(self, step: Dict[str, Any]) -> bool:
+        return any(other is step for other in self._running)
 
     def _finish(self, step: Dict[str, Any], error: Optional[Exception] = None) -> None:
-        if self._step is not step:
+        if not self._runs(step):
             return
-        self._step = None
+        self._running = [other for other in self._running if other is not step]
         if error is not None:
             if step['type'] == 'GRANT' and not step.get('renewed'):
                 self._drop(step['resource'])
@@ -905,7 +917,7 @@ class Session:
 
     def _answer(self, step: Dict[str, Any], done: Callable[..., None]) -> Answer:
         def current(payload: Optional[Dict[str, Any]] = None, descriptors: Descriptors = ()) -> None:
-            if self._step is step:
+            if self._runs(step):
                 done(payload or {}, descriptors)
         return Answer(current, lambda error: self._finish(step, error))
 
@@ -922,7 +934,7 @@ class Session:
             outcome: List[bool] = []  # the first word on it counts
 
             def settled(delivered: bool) -> None:
-                if outcome or self._step is not step:
+                if outcome or not self._runs(step):
                     return
                 outcome.append(delivered)
                 if delivered:
@@ -951,7 +963,7 @@ class Session:
         own = holder.descriptor()
         fds = dict(descriptors) if own is None else {resource: own}
         again = {**step, 'type': 'GRANT'}  # if it fails it is dropped
-        self._step = again
+        self._running = [again if other is step else other for other in self._running]
 
         def done(*_: Any) -> None:
             if resource == 'rotors':
@@ -1001,8 +1013,9 @@ class Session:
             self._interval_ms = SNAP_INTERVAL_MS
         if resource in self._holders:
             self._holders[resource].drop()
-        if self._step is not None and self._step['resource'] == resource:
-            self._finish(self._step, HolderError('DROPPED', 'it was taken back before this was done'))
+        for step in self._running:
+            if step['resource'] == resource:
+                self._finish(step, HolderError('DROPPED', 'it was taken back before this was done'))
 
     # -------------------------------------------------------------- heartbeat
 

@@ -216,14 +216,29 @@ class Steps(unittest.TestCase):
         def drop(self):
             self.dropped += 1
 
+    class Slow(Holder):
+        """Answers when the test says so."""
+
+        def __init__(self):
+            self.answers = []
+
+        def grant(self, grant, answer):
+            close_all(grant.descriptors.values())
+            self.answers.append(answer)
+
+        def drop(self):
+            pass
+
     def setUp(self):
         self.loop = Loop()
         self.directory = tempfile.TemporaryDirectory()
+        self.connections, self.camera = self.Slow(), self.Slow()
         self.path = os.path.join(self.directory.name, 's')
         self.rotors = self.Rotors()
         self.listen()
         self.session = Session(self.loop, app='a', release='r', socket_path=self.path, reads=[1], writes=1,
-                               holders={'rotors': self.rotors}, warm_up=lambda mirror, bounds, answer: None)
+                               holders={'rotors': self.rotors, 'connections': self.connections, 'camera': self.camera},
+                               warm_up=lambda mirror, bounds, answer: None)
         self.session.connect()
         self.peer, _ = self.listener.accept()
 
@@ -263,6 +278,32 @@ class Steps(unittest.TestCase):
         self.assertIn(b'"INCOMPATIBLE_STATE"', self.peer.recv(65536))
         self.tell(**grant, epoch=2, **{'from': 'snap'})
         self.assertEqual(len(self.rotors.grants), 1)
+
+    def said(self):
+        return [(line['type'], line.get('resource')) for line in map(json.loads, self.peer.recv(65536).splitlines())]
+
+    def test_a_grant_of_the_rotors_waits_for_no_other_resource(self):
+        grant = {'type': 'GRANT', 'from': 'snap', 'payload': None}
+        self.tell(**grant, epoch=1, resource='connections')
+        self.tell(**grant, epoch=2, resource='rotors')
+        self.assertEqual(self.said(), [('HELLO', None), ('GRANTED', 'rotors')])
+        # What comes after it waits for the first as ever.
+        self.tell(**grant, epoch=3, resource='camera')
+        self.assertEqual(self.camera.answers, [])
+        self.connections.answers[0].done()
+        self.camera.answers[0].done()
+        self.assertEqual(self.said(), [('GRANTED', 'connections'), ('GRANTED', 'camera')])
+
+    def test_but_steps_of_the_rotors_keep_their_order(self):
+        grant = {'type': 'GRANT', 'from': 'snap', 'payload': None, 'resource': 'rotors'}
+        self.tell(**grant, epoch=1)
+        self.tell(type='RELEASE', epoch=2, resource='rotors', deadlineMs=50)
+        self.tell(**grant, epoch=3)
+        self.assertEqual(len(self.rotors.grants), 1)
+        self.rotors.release_now.done({})
+        self.loop.turn()
+        self.assertEqual([given.epoch for given in self.rotors.grants], [1, 3])
+        self.assertTrue(self.session.owns('rotors'))
 
 
 def code_of(line):
