@@ -40,6 +40,8 @@ class Flight {
   readonly #sensors: Sensors;
   controller: ControllerState = START;
   cycle = 0;
+  /** The board brings it down. */
+  landing = false;
   readonly motors: Motors[] = [];
   readonly tiltDeg: number[] = [];
   readonly heightM: number[] = [];
@@ -70,6 +72,7 @@ class Flight {
             ? { position: three(this.#sensors.position), velocity: three(this.#sensors.velocity) }
             : null,
         landed: this.cycle % 50 === 0 ? truth.onGround : null,
+        landing: this.landing && !truth.onGround,
       };
       const [w, x, y, z] = this.#sensors.attitude as unknown as [number, number, number, number];
       this.#attitude = [w, x, y, z];
@@ -174,6 +177,35 @@ describe('flight', () => {
     flight.fly(4, [0, 0, 60]);
     expect(flight.controller.phase).toBe('landed');
     expect(flight.motors.at(-1)).toEqual([0, 0, 0, 0]);
+  });
+
+  it.each([
+    ['flying', (flight: Flight) => flight.controller],
+    ['started anew meanwhile', () => START],
+  ])('lets the board land it, %s, stays down, and takes off again for a pilot alone', (_, state) => {
+    const flight = new Flight(10).fly(9);
+    flight.controller = state(flight);
+    flight.landing = true;
+    flight.fly(0.5);
+    expect(flight.controller.phase).toBe('landed');
+    expect(() => flight.ask({ type: 'takeoff', upM: 2 })).toThrow('it is being landed');
+    // Motors off, here, is how it comes down.
+    flight.fly(3);
+    flight.landing = false;
+    flight.fly(5);
+    expect(flight.controller.phase).toBe('landed');
+    expect(flight.last(flight.motors, 8).flat().every((motor) => motor === 0)).toBe(true);
+    expect(flight.truth.onGround).toBe(true);
+    flight.ask({ type: 'takeoff', upM: 2 }).fly(8);
+    expect(flight.controller.phase).toBe('hover');
+    expect(flight.heightM.at(-1)).toBeCloseTo(2, 1);
+  });
+
+  it('lands as it was asked to, whatever the board calls that', () => {
+    const flight = new Flight(10).fly(9).ask({ type: 'land' });
+    flight.landing = true;
+    flight.fly(12);
+    expect(flight.controller.phase).toBe('stand');
   });
 });
 

@@ -30,7 +30,7 @@ export type { Sample } from './estimator.ts';
 
 /**
  * `wait` until attitude and position are known; `stand` until it is asked to take off; `hover`: it flies, also from place
- * to place; `landed` by someone else: stays down.
+ * to place; `landed`, or on its way down, by someone else: stays down until a pilot asks for the take-off.
  */
 export type Phase = 'wait' | 'stand' | 'spool' | 'climb' | 'hover' | 'land' | 'landed';
 
@@ -143,7 +143,8 @@ export const ask = (state: ControllerState, request: Request): ControllerState |
     home[2] - upM,
   ];
   if (request.type === 'takeoff') {
-    if (phase !== 'stand') return `it does not stand on the ground (${phase})`;
+    if (phase !== 'stand' && phase !== 'landed') return `it does not stand on the ground (${phase})`;
+    if (phase === 'landed' && heightOf(state) > LIMITS.airborneM) return 'it is being landed';
     const [north, east] = target.place;
     const goal: Goal = { type: 'to', place: [north, east, home[2] - request.upM], speedMS: LIMITS.climbMS };
     return { ...state, goal, phase: 'spool', phaseS: 0 };
@@ -206,6 +207,9 @@ const mission = (
     return { type: 'to', place: [north, east, height], speedMS: LIMITS.climbMS };
   };
   state.phaseS += dtS;
+  const isOwn = state.phase === 'land' || state.phase === 'landed';
+  // It missed our commands, or those of whoever flew before; what is next is for a person to say.
+  if (sample.landing === true && !isOwn) enter('landed', null);
   switch (state.phase) {
     case 'wait':
       if (attitude === null || position === null) return state;
@@ -223,6 +227,7 @@ const mission = (
       }
       return state;
     case 'stand':
+    case 'landed':
       if (position !== null) state.target = standing(position);
       return state;
     case 'spool':
@@ -244,8 +249,6 @@ const mission = (
       enter(state.phase === 'land' ? 'stand' : 'landed', null);
       return state;
     }
-    case 'landed':
-      return state;
   }
 };
 

@@ -29,6 +29,8 @@ export const SILENCE: Heard = { attitude: null, fix: null, landed: null };
 
 /** One IMU sample and what the board said since the one before. */
 export interface Sample extends Heard {
+  /** The board says that it lands: it does so by itself when it missed the commands. Of now, so it is handed to nobody. */
+  landing?: boolean;
   /** The board's time of the IMU sample; the command that answers it carries it back. */
   imuUs: number;
   /** rad/s, body. */

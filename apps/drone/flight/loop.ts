@@ -58,6 +58,7 @@ export class Loop {
   #cycles = 0;
   /** Since the last sample. */
   #heard: Heard = { ...SILENCE };
+  #landing = false;
   /** Time and gyro of the last samples, a ring of four numbers each. */
   readonly #trace = new Float64Array(4 * TRACE_SAMPLES);
   /** One object for all commands: the codec copies out of it. */
@@ -164,6 +165,7 @@ export class Loop {
       }
       case 'EXTENDED_SYS_STATE':
         this.#heard.landed = frame.fields.landed_state === MAV.LANDED_STATE_ON_GROUND;
+        this.#landing = frame.fields.landed_state === MAV.LANDED_STATE_LANDING;
         return;
       default:
         return;
@@ -178,7 +180,7 @@ export class Loop {
     if (!Number.isFinite(gyro[0] + gyro[1] + gyro[2] + acceleration[0] + acceleration[1] + acceleration[2]))
       return;
 
-    const sample = { ...this.#heard, imuUs, gyro, acceleration };
+    const sample = { ...this.#heard, landing: this.#landing, imuUs, gyro, acceleration };
     this.#heard = { ...SILENCE };
     const [state, motors] = step(this.#state, sample, this.#setpoint, dtOf(this.#state, imuUs));
     this.#state = state;
