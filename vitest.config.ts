@@ -6,6 +6,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { defineConfig } from 'vitest/config';
+import { LIMITS } from './cli/limits.ts';
 
 const files = readdirSync(new URL('./test/', import.meta.url)).filter((name) => name.endsWith('.test.ts'));
 const isFlight = (name: string) =>
@@ -15,6 +16,12 @@ const named = (flight: boolean) =>
   files.filter((name) => isFlight(name) === flight).map((name) => `test/${name}`);
 
 const common = { pool: 'forks' as const, testTimeout: 60_000, hookTimeout: 120_000 };
+
+/**
+ * A story pushes, waits for the update and then for the hover. Each of these waits ends by itself (cli/demo/world.ts) and says what it
+ * waited for and where the logs are; the runner only says "timed out", so it must be the last to lose its patience.
+ */
+const storyMsMax = LIMITS.pushMsMax + 2 * LIMITS.updateMsMax + 60_000;
 
 export default defineConfig({
   test: {
@@ -28,6 +35,8 @@ export default defineConfig({
           // Above the limits of cli/demo/world.ts's own waits (LIMITS.updateMsMax), which say what they waited for and where the logs are.
           testTimeout: 240_000,
           name: 'flight',
+          testTimeout: storyMsMax,
+          hookTimeout: storyMsMax,
           include: named(true),
           fileParallelism: false,
           maxWorkers: 1,

@@ -38,9 +38,9 @@ export class Blobs {
     return join(this.#scratch, randomBytes(12).toString('hex'));
   }
 
-  /** Beside the blobs: a directory for what can be made from them anew (surveys.ts). */
-  get surveys(): string {
-    return join(this.#directory, 'surveys');
+  /** A directory beside the blobs for what can be made anew, kept over restarts; made by who needs it. */
+  derived(name: 'surveys' | 'compiled'): string {
+    return join(this.#directory, name);
   }
 
   /** Where the blob is, or would be. The digest is checked, so a foreign one cannot name another file. */

@@ -55,13 +55,42 @@ export interface TakeOptions {
  * @throws FleetError `IMAGE_MISMATCH`, `IMAGE_TOO_LARGE`, `DISK_FULL`, `ENGINE_ANSWER`
  */
 export async function takeImage(options: TakeOptions): Promise<Taken> {
+  const fresh = new Set<string>();
+  const known = await knownLayers(options);
+  const taken = (await take(options, known, fresh)) ?? (await take(options, [], fresh));
+  if (!taken) throw odd('with no layer known one was taken for another');
+  return taken;
+}
+
+/** Long layers that the engine says the image has, and that are here and whole. */
+async function knownLayers({ engine, imageId, blobs, store }: TakeOptions): Promise<LayerRecord[]> {
+  const { RootFS } = await engine.getImage(imageId).inspect();
+  const known: LayerRecord[] = [];
+  for (const diffId of RootFS?.Layers ?? []) {
+    const layer = store.layer(diffId);
+    if (layer && layer.bytes > LIMITS.spooledLayerBytes && (await blobs.isWhole(layer.blob)))
+      known.push(layer);
+  }
+  return known;
+}
+
+/**
+ * @param known a layer as long as one of these is taken to be it: hashed, and not spooled
+ * @param fresh diffIDs of the layers that were not in the store before, filled here
+ * @returns undefined if that was wrong of a layer, whose bytes are gone now
+ */
+async function take(
+  options: TakeOptions,
+  known: readonly LayerRecord[],
+  fresh: Set<string>,
+): Promise<Taken | undefined> {
   const { engine, imageId, signal } = options;
   const saved = await engine.getImage(imageId).get();
   const documents = new Map<string, Buffer>();
   const layers = new Map<string, LayerRecord>();
   const links = new Map<string, string>();
-  let newLayers = 0;
   let bytes = 0;
+  let mistaken = false;
 
   const source = tar.extract();
   const read = async () => {
@@ -83,14 +112,20 @@ export async function takeImage(options: TakeOptions): Promise<Taken> {
         entry.resume();
       } else if (size <= LIMITS.documentBytesMax && !name.endsWith('/layer.tar')) {
         documents.set(name, await buffer(entry));
+      } else if (known.some((layer) => layer.bytes === size)) {
+        const hash = createHash('sha256');
+        for await (const chunk of entry) hash.update(chunk as Buffer);
+        const diffId = `sha256:${hash.digest('hex')}`;
+        const layer = known.find((one) => one.diffId === diffId);
+        if (layer) layers.set(name, layer);
+        else mistaken = true;
       } else {
-        const kept = await keepLayer(entry, options);
-        layers.set(name, kept.layer);
-        if (kept.isNew) newLayers += 1;
+        layers.set(name, await keepLayer(entry, options, fresh));
       }
     }
   };
   await Promise.all([read(), pipeline(saved, source, { signal })]);
+  if (mistaken) return undefined;
 
   const [manifest] = parsed(manifestSchema, documents.get('manifest.json'));
   const configBytes = manifest && documents.get(manifest.Config);
@@ -109,11 +144,7 @@ export async function takeImage(options: TakeOptions): Promise<Taken> {
     const file = links.get(name) ?? name;
     let layer = layers.get(file);
     const small = documents.get(file);
-    if (!layer && small) {
-      const kept = await keepLayer([small], options);
-      layer = kept.layer;
-      if (kept.isNew) newLayers += 1;
-    }
+    if (!layer && small) layer = await keepLayer([small], options, fresh);
     if (!layer) throw odd(`its layer ${name} is missing`);
     ordered.push(layer);
   }
@@ -129,18 +160,19 @@ export async function takeImage(options: TakeOptions): Promise<Taken> {
   return {
     image: { id: imageId, config: blob, layers: ordered, deltas: [] },
     labels: config.config?.Labels ?? {},
-    newLayers,
+    newLayers: fresh.size,
   };
 }
 
 /**
- * One uncompressed layer tar. It is spooled first, since only its digest tells whether it is here already: to
- * write a known base layer once costs far less than to compress it again.
+ * One uncompressed layer tar that is not known by its length. It is spooled first, since only its digest tells whether it is here
+ * already: to write a known layer once costs far less than to compress it again.
  */
 async function keepLayer(
   source: AsyncIterable<unknown> | Iterable<Uint8Array>,
   { blobs, store, signal }: TakeOptions,
-): Promise<{ layer: LayerRecord; isNew: boolean }> {
+  fresh: Set<string>,
+): Promise<LayerRecord> {
   const spool = blobs.temporary();
   try {
     const hash = createHash('sha256');
@@ -155,7 +187,7 @@ async function keepLayer(
     await pipeline(Readable.from(source), count, createWriteStream(spool), { signal });
     const diffId = `sha256:${hash.digest('hex')}`;
     const known = store.layer(diffId);
-    if (known && (await blobs.isWhole(known.blob))) return { layer: known, isNew: false };
+    if (known && (await blobs.isWhole(known.blob))) return known;
     const compress = createZstdCompress({
       params: {
         [constants.ZSTD_c_compressionLevel]: LIMITS.zstdLevel,
@@ -166,7 +198,8 @@ async function keepLayer(
     spooled.on('error', (error) => compress.destroy(error));
     const layer = { diffId, bytes, blob: await blobs.put(spooled.pipe(compress)) };
     store.putLayer(layer);
-    return { layer, isNew: true };
+    fresh.add(diffId);
+    return layer;
   } finally {
     await rm(spool, { force: true });
   }

@@ -35,6 +35,8 @@ export const LIMITS = {
   /** A file of an exported image that is held in memory: config, manifest. */
   documentBytesMax: 4 * 1024 ** 2,
   imageBytesMax: 64 * 1024 ** 3,
+  /** Layers above it that are here already are recognised by their length first; short ones are often as long as each other. */
+  spooledLayerBytes: 1024 ** 2,
   /** Better levels cost seconds on every push and give a few per cent; deltas are what travels. */
   zstdLevel: 6,
 

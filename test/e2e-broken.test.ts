@@ -41,7 +41,7 @@ beforeAll(async () => {
   await world.updated(owner);
   await world.hovering();
   panel = await look();
-}, 120_000);
+});
 
 const look = () =>
   scope.use(
@@ -121,7 +121,7 @@ test('never ready: given up after its time, V1 flies on', async () => {
   const failure = await pushBroken('never-ready');
   expect(failure.code).toBe('TIMEOUT');
   await expectUndisturbed(fromUs);
-}, 120_000);
+});
 
 test('diverges in the shadow: never gets the rotors, and it is told by how much and when', async () => {
   const fromUs = nowUs();

@@ -1,6 +1,6 @@
 /** A push, as the pusher sees it and as a device gets it. Real git, real engine (MIDAIR_TEST_ENGINE), real MQTT. */
 import { createHash, randomBytes } from 'node:crypto';
-import { readdir } from 'node:fs/promises';
+import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { gzipSync, zstdDecompressSync } from 'node:zlib';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -152,6 +152,30 @@ describe('a good push', () => {
     expect(second.layers.slice(0, 2)).toEqual(first.layers);
     expect(second.layers).toHaveLength(3);
     expect(push.text).toMatch(/; 1 new layer stored/);
+  });
+
+  test('tells a new layer from a known one of the same length, and puts a known one right', async () => {
+    const hub = await testHub(cleanup, engine);
+    const checkout = await Checkout.create(cleanup, remote(hub));
+    const large = () => randomBytes(2 * 1024 ** 2);
+    await checkout.commit({ Dockerfile: `${FROM_SCRATCH}COPY a /\n`, a: large() });
+    expect(await checkout.push()).toMatchObject({ status: 0 });
+    const v1 = imageOf(await targetOf(hub));
+
+    await checkout.commit({ Dockerfile: `${FROM_SCRATCH}COPY a /\nCOPY b /\n`, b: large() });
+    const second = await checkout.push();
+    expect(second.text).toContain('1 new layer stored');
+    const v2 = imageOf(await targetOf(hub));
+    expect(v2.layers[1]?.bytes).toBe(v1.layers[0]?.bytes);
+    expect(v2.layers[0]).toEqual(v1.layers[0]);
+    await verify(hub, v2);
+
+    const digest = v1.layers[0]?.blob.digest.slice('sha256:'.length) ?? '';
+    const path = join(hub.directory, 'blobs', 'sha256', digest.slice(0, 2), digest);
+    await writeFile(path, Buffer.alloc(v1.layers[0]?.blob.bytes ?? 0, 1));
+    await checkout.commit({ Dockerfile: `${FROM_SCRATCH}COPY a /\nCOPY b /\nCMD ["/b"]\n` });
+    expect((await checkout.push()).text).toContain('1 new layer stored');
+    await verify(hub, imageOf(await targetOf(hub)));
   });
 
   test("may be of a template, with balena's variables and a file of its own for the architecture", async () => {
