@@ -32,8 +32,6 @@ export default defineConfig({
       {
         test: {
           ...common,
-          // Above the limits of cli/demo/world.ts's own waits (LIMITS.updateMsMax), which say what they waited for and where the logs are.
-          testTimeout: 240_000,
           name: 'flight',
           testTimeout: storyMsMax,
           hookTimeout: storyMsMax,
