@@ -194,7 +194,12 @@ describe('flight', () => {
     flight.landing = false;
     flight.fly(5);
     expect(flight.controller.phase).toBe('landed');
-    expect(flight.last(flight.motors, 8).flat().every((motor) => motor === 0)).toBe(true);
+    expect(
+      flight
+        .last(flight.motors, 8)
+        .flat()
+        .every((motor) => motor === 0),
+    ).toBe(true);
     expect(flight.truth.onGround).toBe(true);
     flight.ask({ type: 'takeoff', upM: 2 }).fly(8);
     expect(flight.controller.phase).toBe('hover');
