@@ -5,8 +5,9 @@
  * to patch from, and the new ones) and checked against their diffIDs; nothing appears at `output` unless it is whole and on disk.
  *
  * Memory: about 250 MB beside the process's own, most of it zstd's tables at level 19; plus about 1 kB for each file
- * of the two images, at most 50 MB of sketches (sketch.ts), and one layer's survey; plus five times the largest file that changed (moves/encoder.ts), at
- * most 2.5 GiB, or seven times if it is made of several. Scratch: the basis files to patch from and the new sections.
+ * of the two images, at most 50 MB of sketches (sketch.ts), and as much of one layer's survey (survey.ts); plus five times the largest
+ * file that changed (moves/encoder.ts), at most 2.5 GiB, or seven times if it is made of several. Scratch: the basis files to patch from
+ * and the new sections.
  */
 import { createHash } from 'node:crypto';
 import { mkdtemp, open, rename, rm } from 'node:fs/promises';

@@ -4,7 +4,8 @@
  * Invariant: a survey follows from the layer's bytes alone, whatever image they are in, and is there only if they have the layer's
  * diffID. So one may be kept for good and used instead of reading the layer: releases have nearly all of their layers in common.
  *
- * Memory: 16 MB of features, and about 1 kB for each entry, of one layer at a time. Kept, it is some 3 % of the layer's tar.
+ * Memory: of one layer at a time 16 MB of features, three times as much while they are written, and about 1 kB for each entry. Kept,
+ * it is some 3 % of the layer's tar, and of a layer above 512 MiB still 16 MB.
  */
 import { createHash } from 'node:crypto';
 import { deserialize, serialize } from 'node:v8';
