@@ -69,6 +69,13 @@ const nowMs = (): number => nowUs() / 1000;
 const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
 
+/** The apps that a state names. */
+const inUse = (state: State): AppId[] => {
+  const named =
+    'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
+  return named.filter((id) => id !== null);
+};
+
 type Line = LineSocket<AppMessage>;
 const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'committed', 'failsafe'];
 
@@ -110,8 +117,9 @@ export class Coordinator {
    * Listens; after a restart waits (bounded) until those that run have connected, then reconciles.
    *
    * @param running all containers of this device that run; with a lost journal the owner is among them
+   * @param frozen  of these, what a fence of a former life left
    */
-  async start(running: ReadonlySet<AppId>): Promise<void> {
+  async start(running: ReadonlySet<AppId>, frozen: ReadonlySet<AppId> = new Set()): Promise<void> {
     this.#listener = listenLines(this.#options.socketPath, parseAppMessage, (socket, peer) =>
       this.#connected(socket, peer.pid),
     );
@@ -119,17 +127,16 @@ export class Coordinator {
     this.#options.lock.release();
     const state = this.#state;
     const untilMs = nowMs() + LIMITS.reconnectMsMax;
-    while (nowMs() < untilMs && [...running].some((id) => !this.#sockets.has(id))) {
+    const isMissing = (id: AppId): boolean => !this.#sockets.has(id) && !frozen.has(id);
+    while (nowMs() < untilMs && [...running].some(isMissing)) {
       await new Promise((resolve) => setTimeout(resolve, AGENT_LIMITS.reconnectPollMs));
     }
     this.#booted = true;
-    this.#events.unshift({ type: 'boot', atMs: nowMs() });
+    const gone = inUse(state).filter((id) => !running.has(id) || ('candidate' in state && frozen.has(id)));
+    this.#events.unshift({ type: 'boot', gone, atMs: nowMs() });
     this.#run();
-    const named =
-      'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
-    for (const id of named) {
-      if (id !== null && !running.has(id)) this.happen({ type: 'dead', who: id, atMs: nowMs() });
-    }
+    for (const who of gone) this.happen({ type: 'dead', who, atMs: nowMs() });
+    for (const who of gone) if (frozen.has(who)) this.#end(who, this.#fence(who));
   }
 
   /**
@@ -465,7 +472,8 @@ export class Coordinator {
     native.close(writing);
     const follow = (isStillSo: boolean): void => {
       const fd = { name: 'mirror', fd: reading };
-      if (isStillSo) this.#sockets.get(to)?.send({ type: 'SHADOW', epoch, role: 'shadow' }, [fd]);
+      const snap = this.#snap === null ? {} : { payload: this.#snap };
+      if (isStillSo) this.#sockets.get(to)?.send({ type: 'SHADOW', epoch, role: 'shadow', ...snap }, [fd]);
       native.close(reading);
     };
     if (this.#state.phase === 'probation') this.#later(follow);

@@ -95,6 +95,8 @@ export interface Engine {
   logsTail(id: string, lines: number): Promise<string>;
   /** Stands still until it is dead: by the kernel's freezer, else by the engine's pause. @throws EngineError `NOT_CONFIRMED` */
   freeze(id: string): Promise<'freezer' | 'pause'>;
+  /** By the kernel's freezer; false, too, where its files are out of sight. */
+  isFrozen(id: string): boolean;
   /**
    * Makes sure that a container can act no more, the quickest way first: frozen, by its own cgroup; killed, by pidfds, and
    * confirmed dead; by the engine, where the kernel's files are out of sight. What is frozen is killed behind the answer.
@@ -313,6 +315,11 @@ export async function openEngine(url: string): Promise<Engine> {
     return 'pause';
   }
 
+  function isFrozenContainer(id: string): boolean {
+    const cgroup = places.get(id)?.cgroup ?? findCgroup(id);
+    return cgroup !== undefined && isFrozen(cgroup);
+  }
+
   async function fence(id: string): Promise<Fenced> {
     const beganMs = performance.now();
     const since = () => Math.round((performance.now() - beganMs) * 1000) / 1000;
@@ -405,6 +412,7 @@ export async function openEngine(url: string): Promise<Engine> {
     waitExit,
     logsTail,
     freeze: freezeContainer,
+    isFrozen: isFrozenContainer,
     fence,
     containerOfPid,
     alive: isAlive,

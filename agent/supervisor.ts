@@ -111,13 +111,14 @@ export class Supervisor {
   }
 
   async start(): Promise<void> {
+    const { engine } = this.#options;
     await this.#observe();
     for (const { id, running } of this.#containers) if (running) this.#watch(id);
     this.#candidate = this.#inFlight();
-    await this.#coordinator.start(
-      new Set(this.#containers.filter(({ running }) => running).map(({ id }) => id)),
-    );
-    watchHealth(this.#options.engine.docker, this.#closing.signal, (id) =>
+    const running = this.#containers.filter((one) => one.running).map(({ id }) => id);
+    const frozen = running.filter((id) => engine.isFrozen(id));
+    await this.#coordinator.start(new Set(running), new Set(frozen));
+    watchHealth(engine.docker, this.#closing.signal, (id) =>
       this.#coordinator.trouble(id, { code: 'UNHEALTHY', text: "the container's own health check failed" }),
     );
     this.#tell();

@@ -71,7 +71,7 @@ const socket = join(directory, 'control.sock');
 const log = createLog('bench', 'silent');
 const gate = await GateClient.open({ socket, tty: gated.path, baud: 921_600, log });
 const gateProcess = native.peer(native.unixConnect(socket)).pid;
-const fifo = setFifo(true);
+const fifo = setFifo('flies');
 const channel = gate.channel(1, 'unknown');
 const ways = [
   { way: 'app to controller', over: 'plain', from: plain.slave, to: new Far(plain.master) },

@@ -196,6 +196,8 @@ async function flyPeers(world: World): Promise<void> {
 }
 
 async function handOver(world: World, to: string): Promise<Round> {
+  // An hour of handovers is longer than a battery lasts.
+  await world.sim.setBattery(100);
   await world.pause(CALM_MS);
   eventsSeen = (await world.hub.events(eventsSeen)).at(-1)?.id ?? eventsSeen;
   const startUs = nowUs();

@@ -24,6 +24,8 @@ export const BOUNDS = {
   snapIntervalsMax: 2,
   /** Low among the real-time priorities: above ordinary work, below the kernel's own threads. */
   fifoPriority: 10,
+  /** Of a candidate that takes what passes before the rotors: below who flies, and below the kernel workers that bring its samples. */
+  standByFifoPriority: 1,
   /** Lines of one GRANT: 64 x 250 descriptors is beyond what one process may open. */
   grantLinesMax: 64,
   /** Payload of one RELEASED line; the rest of `LIMITS.lineBytesMax` is its envelope. */

@@ -103,7 +103,8 @@ export class Session {
       fault: (code, text) => this.fault(code, text),
       warn: (text) => this.#log('warn', text),
       rotors: (turn) => {
-        if (options.realtime === 'fifo' && turn !== 'owned' && turn !== 'leaving') setFifo(turn !== 'left');
+        const whose = { next: 'standsBy', granting: 'flies', left: 'nobody' } as const;
+        if (options.realtime === 'fifo' && turn !== 'owned' && turn !== 'leaving') setFifo(whose[turn]);
         if (turn === 'granting') {
           this.#candidate = false;
           this.#endShadow();
@@ -232,7 +233,7 @@ export class Session {
         if (message.role === 'candidate') void this.#warmUp(message, socket);
         return;
       case 'PREPARE':
-        if (this.#options.realtime === 'fifo') setFifo(true);
+        if (this.#options.realtime === 'fifo') setFifo('standsBy');
         this.#send({ type: 'READY', epoch: message.epoch, ...this.#readiness });
         return;
       case 'RELEASE':
@@ -251,7 +252,7 @@ export class Session {
     }
   }
 
-  #shadow({ role, snapIntervalMs }: Message<'SHADOW'>, descriptors: Map<string, number>): void {
+  #shadow({ role, snapIntervalMs, payload }: Message<'SHADOW'>, descriptors: Map<string, number>): void {
     const fd = descriptors.get('mirror');
     const { follow, holders } = this.#options;
     const { rotors } = holders;
@@ -266,7 +267,8 @@ export class Session {
       return;
     }
     this.#mirror?.close();
-    this.#mirror = new Mirror(fd);
+    const isRead = this.#options.stateVersions.reads.includes(Number(payload?.stateVersion));
+    this.#mirror = new Mirror(fd, isRead ? payload : undefined);
     if (this.#candidate) this.#onMirror?.(this.#mirror);
     else follow?.(this.#mirror);
   }
@@ -400,7 +402,7 @@ export class Session {
 export const join = (options: JoinOptions): Promise<Session> => {
   const session = new Session(options);
   if (options.realtime === 'fifo') {
-    const missing = setFifo(true) ?? setFifo(false);
+    const missing = setFifo('flies') ?? setFifo('nobody');
     options.log?.(
       missing === undefined ? 'info' : 'warn',
       missing === undefined ? 'flies under SCHED_FIFO' : `no SCHED_FIFO: ${missing}`,

@@ -179,6 +179,8 @@ const ready = (
       deadlineMs: atMs + limits.prepareMsMax,
     },
     [
+      // From here on it is granted the rotors at once should the prior die, and only then is that written.
+      { do: 'persist' },
       { do: 'send', to: state.candidate, message: { type: 'PREPARE', epoch: state.epoch } },
       report('handover.ready', `candidate is warm: ${cycles} cycles, divergence ${divergence}`),
     ],

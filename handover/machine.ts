@@ -5,7 +5,8 @@
  * - At any instant at most one app may act on a resource: whoever is granted it was granted after the other
  *   released it, or after the other was confirmed dead.
  * - No deadline ever counts as success. A deadline fences the silent one.
- * - The epoch rises, and is durable, before every grant (`persist` stands before the `send`).
+ * - The epoch rises before every grant, and is durable before what was asked for is granted. What a fenced giver leaves is granted
+ *   at once, and is durable then: without that entry the one before leads a restarted agent to the same grant (`boot`).
  *
  * The agent, the exploration in the tests and the simulation run this one function. A transfer (transfer.ts) passes one
  * resource at a time from a giver to a taker. Whatever goes wrong (faults.ts), the faulty one is fenced and the
@@ -52,7 +53,7 @@ export const step = (state: State, event: Event, config: Config): Step => {
   const { atMs } = event;
   switch (event.type) {
     case 'boot':
-      return boot(state, atMs, config);
+      return boot(state, event.gone, atMs, config);
     case 'tick':
       return atMs < deadlineMs(state, config) ? [state, []] : expired(state, atMs, config);
     case 'update':
@@ -203,32 +204,50 @@ const abort = (state: State, failure: Failure, atMs: number, config: Config): St
  * After the agent's own death, once the apps have had `reconnectMsMax` to connect again. What was asked may
  * have been answered unheard, so a transfer is never resumed:
  * the candidate is fenced and the prior is granted everything anew; if the prior is dead, the reverse.
+ *
+ * A grant of what a fenced giver left may have been sent without being in the journal: its epoch is not used again, and
+ * `gone` tells what the journal does not.
  */
-const boot = (state: State, atMs: number, config: Config): Step => {
+const boot = (before: State, gone: readonly AppId[], atMs: number, config: Config): Step => {
+  if (before.phase === 'idle' || before.phase === 'failsafe') return [before, []];
+  const state = { ...before, epoch: before.epoch + 1 };
+  const [after, effects] = reconcile(state, gone, atMs, config);
+  const isDurable = after.phase === 'failsafe' || effects[0]?.do === 'persist';
+  return [after, isDurable ? effects : [{ do: 'persist' }, ...effects]];
+};
+
+const reconcile = (
+  state: Exclude<State, In<'idle' | 'failsafe'>>,
+  gone: readonly AppId[],
+  atMs: number,
+  config: Config,
+): Step => {
   const failure = { code: 'AGENT_RESTARTED', text: 'the agent was restarted during the handover' };
+  const lost = gone.filter((who) => who === state.candidate || who === state.prior);
+  const [first] = lost;
   switch (state.phase) {
-    case 'idle':
-    case 'failsafe':
-      return [state, []];
     case 'warming':
+      return cancel(state, failure);
     case 'ready':
     case 'postponed':
-      return cancel(state, failure);
+      return first === undefined ? cancel(state, failure) : dead(state, first, atMs, config);
     case 'releasing':
     case 'granting':
     case 'fencing': {
-      const role = state.fenced.prior && state.prior !== null ? 'prior' : 'candidate';
-      const [after, effects] = failed(asGranting(state), role, failure, atMs, config);
+      const fenced = { ...state.fenced };
+      for (const who of lost) fenced[who === state.candidate ? 'candidate' : 'prior'] = true;
+      const role = fenced.prior && state.prior !== null ? 'prior' : 'candidate';
+      const [after, effects] = failed(asGranting({ ...state, fenced }), role, failure, atMs, config);
       if (after.phase !== 'fencing') return [after, effects];
       const [resolved, more] = resolve(after, atMs, config);
       return [resolved, [...effects, ...more]];
     }
     case 'probation': {
-      const [again, effects] = probation(state, atMs);
-      return [again, effects.filter((effect) => effect.do !== 'persist')];
+      const begun = probation(state, atMs);
+      return first === undefined ? begun : dead(begun[0], first, atMs, config);
     }
     case 'committed':
-      return commit(state, atMs, config);
+      return first === undefined ? commit(state, atMs, config) : dead(state, first, atMs, config);
   }
 };
 

@@ -76,11 +76,12 @@ const fromAgent = {
   /**
    * Mirrored input. To who flies with the writing end, to who follows with the reading end of a socket pair: to prior and
    * candidate while it warms up, the other way round in probation. `snapIntervalMs`, to the source: from here on a
-   * SNAP at least that often.
+   * SNAP at least that often. `payload`, to the shadow: the source's last SNAP, from which it goes on.
    */
   SHADOW: object('SHADOW', {
     role: v.picklist(['source', 'shadow']),
     snapIntervalMs: v.optional(v.pipe(v.number(), v.minValue(1), v.maxValue(LIMITS.snapIntervalMs))),
+    payload: v.optional(payload),
   }),
   /** The last question before the prior lets go: still there? Answered by READY. */
   PREPARE: object('PREPARE', {}),

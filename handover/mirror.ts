@@ -6,6 +6,7 @@
  * `BOUNDS.mirrorRecordBytesMax`). A record arrives whole or not at all.
  */
 import { BOUNDS } from '#handover/bounds.ts';
+import type { JsonObject } from '#handover/messages.ts';
 import { AGAIN, native, READABLE, type Watcher } from '#handover/native.ts';
 
 export interface MirrorRecord {
@@ -82,6 +83,11 @@ export class MirrorSource {
 export class Mirror implements AsyncIterable<MirrorRecord> {
   /** False at a first start: there is no prior, and the mirror has ended already. */
   readonly available: boolean;
+  /**
+   * The rotors' payload of who is mirrored, as of its last heartbeat: go on from there, since what a controller has learned (of
+   * the wind, of a tired battery) is not in what it reads. Undefined: not known, or of a version that is not read here.
+   */
+  readonly payload: JsonObject | undefined;
   /** The oldest records are dropped when a shadow iterates too slowly. */
   dropped = 0;
   readonly #fd: number | undefined;
@@ -94,8 +100,9 @@ export class Mirror implements AsyncIterable<MirrorRecord> {
   #listener: ((record: MirrorRecord) => void) | undefined;
 
   /** Takes the descriptor over; without one it has ended. */
-  constructor(fd?: number) {
+  constructor(fd?: number, payload?: JsonObject) {
     this.#fd = fd;
+    this.payload = payload;
     this.available = fd !== undefined;
     this.#ended = fd === undefined;
     if (fd !== undefined) this.#watcher = native.watch(fd, READABLE, () => this.#read());

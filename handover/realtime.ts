@@ -7,6 +7,7 @@ import { BOUNDS } from '#handover/bounds.ts';
 import { isNativeError, native } from '#handover/native.ts';
 
 const CAP_SYS_NICE = 23n;
+const PRIORITY = { flies: BOUNDS.fifoPriority, standsBy: BOUNDS.standByFifoPriority, nobody: 0 };
 
 const read = (path: string): string | undefined => {
   try {
@@ -29,10 +30,13 @@ const missing = (): string => {
   return 'the kernel refuses it: its real-time budget (RT_GROUP_SCHED) or a seccomp filter is in the way';
 };
 
-/** On or off. @returns undefined if it is so now, else what is missing */
-export const setFifo = (on: boolean): string | undefined => {
+/**
+ * Of this thread: who flies is above who stands by.
+ * @returns undefined if it is so now, else what is missing
+ */
+export const setFifo = (whose: 'flies' | 'standsBy' | 'nobody'): string | undefined => {
   try {
-    native.setFifo(0, on ? BOUNDS.fifoPriority : 0);
+    native.setFifo(0, PRIORITY[whose]);
     return undefined;
   } catch (error) {
     if (!isNativeError(error)) throw error;

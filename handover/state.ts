@@ -79,8 +79,10 @@ export type State = { readonly epoch: number } & (
   | { readonly phase: 'failsafe'; readonly failure: Failure }
 );
 
-export type Event = { readonly atMs: number } & (
-  | { readonly type: 'boot' }
+export type Event = {
+  readonly atMs: number;
+} /** `gone`: those of the state's apps that can act no more, dead or frozen. */ & (
+  | { readonly type: 'boot'; readonly gone: readonly AppId[] }
   | { readonly type: 'tick' }
   /** A candidate's container was started. */
   | { readonly type: 'update'; readonly candidate: AppId; readonly policy: Policy }

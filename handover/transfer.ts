@@ -127,7 +127,10 @@ export const pass = (transfer: Transfer & { epoch: number }, atMs: number, confi
   ];
 };
 
-/** @param fresh the epoch is not durable yet: it was not asked for under it */
+/**
+ * @param fresh the epoch is not durable yet: it was not asked for under it. What a fenced giver leaves waits for no disk: each
+ *   state in the journal from which that can follow leads a restarted agent to the same grant
+ */
 const grant = (
   transfer: Transfer & { epoch: number },
   from: 'release' | 'snap' | 'start',
@@ -140,13 +143,14 @@ const grant = (
   const waitMs = resource === 'rotors' && from !== 'start' ? limits.rotorGrantMsMax : limits.otherGrantMsMax;
   const message = { type: 'GRANT', epoch, resource, from } as const;
   const taker = takerOf(direction);
-  const effects: Effect[] = [
-    { do: 'send', to: idOf(transfer, taker), message },
-    report('handover.grant', `the ${resource} go to the ${taker}, by ${from}`, resource),
-  ];
+  const given: Effect = { do: 'send', to: idOf(transfer, taker), message };
+  const persist: Effect[] = fresh ? [{ do: 'persist' }] : [];
   return [
     { ...pairOf(transfer), phase: 'granting', epoch, direction, resource, left, deadlineMs: atMs + waitMs },
-    fresh ? [{ do: 'persist' }, ...effects] : effects,
+    [
+      ...(from === 'snap' ? [given, ...persist] : [...persist, given]),
+      report('handover.grant', `the ${resource} go to the ${taker}, by ${from}`, resource),
+    ],
   ];
 };
 

@@ -24,12 +24,20 @@ interface Given {
   /** The journal's. */
   write: (state: State) => void;
   resources: readonly Resource[];
+  frozen: AppId[];
+  /** A grant is about to be sent. */
+  granting: (resource: Resource) => void;
 }
 
 /** Two apps that hold what they held; they look for the agent's socket, and find it at once or later. */
 const restarted = async (
   state: State,
-  { write = () => undefined, resources = RESOURCES }: Partial<Given> = {},
+  {
+    write = () => undefined,
+    resources = RESOURCES,
+    frozen = [],
+    granting = () => undefined,
+  }: Partial<Given> = {},
 ) => {
   const path = directory();
   const ids: AppId[] = [];
@@ -42,7 +50,10 @@ const restarted = async (
     journal: { value: state, damaged: null, write, close: () => undefined },
     devices: {
       open: () => undefined,
-      descriptors: () => [],
+      descriptors: (resource) => {
+        granting(resource);
+        return [];
+      },
       command: () => false,
       adopt: (_resource, fd) => closeAll([fd]),
       forget: () => undefined,
@@ -87,7 +98,8 @@ const restarted = async (
     const { epoch } = state;
     // Who flies says so.
     const beat = setInterval(() => {
-      if (holds.includes('rotors')) socket.send({ type: 'SNAP', epoch, payload: {} });
+      if (holds.includes('rotors'))
+        socket.send({ type: 'SNAP', epoch, payload: { learned: 1, stateVersion: 1 } });
     }, LIMITS.snapIntervalMs);
     cleanUp(() => {
       clearInterval(beat);
@@ -95,7 +107,7 @@ const restarted = async (
     });
     socket.send({ type: 'HELLO', epoch, v: PROTOCOL_VERSION, app: 'hover', release: id, ...SPEAKS, holds });
   };
-  const booting = coordinator.start(new Set(['v1', 'v2']));
+  const booting = coordinator.start(new Set(['v1', 'v2']), new Set(frozen));
   return { coordinator, booting, connect, fenced, outcomes, heard, reports };
 };
 
@@ -173,6 +185,74 @@ it('a slow disk costs nobody his place: who is asked has his whole time from whe
   await until('V2 has it', () => heard.v2?.some(({ type }) => type === 'GRANT') === true);
   expect(fenced).toEqual([]);
   expect(heard.v1?.filter(({ type }) => type === 'RELEASE')).toHaveLength(1);
+});
+
+it('a prior that a former life froze is dead: V2 stands by and gets the rotors at once, and the frozen one is ended', async () => {
+  const pair = { prior: 'v1', candidate: 'v2', fenced: { prior: false, candidate: false }, failure: null };
+  const state: State = {
+    ...pair,
+    phase: 'ready',
+    epoch: 5,
+    speaks: { prior: SPEAKS, candidate: SPEAKS },
+    policy: policyOf({}),
+    heardMs: 0,
+    deadlineMs: 1,
+  };
+  const written: State[] = [];
+  const { booting, connect, fenced, heard } = await restarted(state, {
+    frozen: ['v1'],
+    write: (one) => void written.push(one),
+  });
+  // Nobody waits for what cannot speak.
+  connect('v2', []);
+  await booting;
+  await until('V2 flies', () => heard.v2?.some(({ type }) => type === 'GRANT') === true);
+  expect(heard.v2?.find(({ type }) => type === 'GRANT')).toMatchObject({ resource: 'rotors', from: 'snap' });
+  // The grant of a former life, of which nothing was written, was under 6.
+  expect(written[0]).toMatchObject({ phase: 'granting', epoch: 7, fenced: { prior: true } });
+  expect(fenced).toEqual(['v1']);
+});
+
+it('V1 dies while V2 stands by: that V2 may is on disk before, and that it does after it has the rotors', async () => {
+  const order: string[] = [];
+  const { coordinator, booting, connect, heard } = await restarted(
+    { phase: 'idle', epoch: 5, owner: 'v1', speaks: SPEAKS },
+    {
+      write: ({ phase, epoch }) => void order.push(`${phase} ${epoch} is written`),
+      granting: (resource) => void order.push(`the ${resource} are granted`),
+    },
+  );
+  connect('v1', [...RESOURCES]);
+  await booting;
+  coordinator.update('v2', policyOf({}));
+  connect('v2', []);
+  await until('V2 stands by', () => heard.v2?.some(({ type }) => type === 'PREPARE') === true);
+  expect(order.slice(0, 2)).toEqual(['warming 5 is written', 'ready 5 is written']);
+  const before = order.length;
+  coordinator.died('v1');
+  const [first, second] = order.slice(before);
+  expect(first).toBe('the rotors are granted');
+  expect(second).toMatch(/^granting \d is written$/);
+});
+
+it('the shadow is told where the one that flies was at its last heartbeat', async () => {
+  const { coordinator, booting, connect, heard } = await restarted({
+    phase: 'idle',
+    epoch: 5,
+    owner: 'v1',
+    speaks: SPEAKS,
+  });
+  connect('v1', [...RESOURCES]);
+  await booting;
+  await new Promise((resolve) => setTimeout(resolve, 5 * LIMITS.snapIntervalMs));
+  coordinator.update('v2', policyOf({}));
+  connect('v2', []);
+  await until('V2 follows', () => heard.v2?.some(({ type }) => type === 'SHADOW') === true);
+  expect(heard.v2?.find(({ type }) => type === 'SHADOW')).toMatchObject({
+    role: 'shadow',
+    payload: { learned: 1, stateVersion: 1 },
+  });
+  expect(heard.v1?.find(({ type }) => type === 'SHADOW')).not.toHaveProperty('payload');
 });
 
 it('a candidate that is quicker than the engine is heard once it is known who it is', async () => {

@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import type { Request } from '#apps/drone/flight/control.ts';
 import { HOVER } from '#apps/drone/flight/limits.ts';
 import { Loop } from '#apps/drone/flight/loop.ts';
+import { STATE_VERSION } from '#apps/drone/flight/state.ts';
 import { follow, shadow } from '#apps/drone/flight/warmup.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
 import { createState, step as move } from '#device-sim/physics.ts';
@@ -26,9 +27,12 @@ class Board {
   heartbeats = 0;
   ticks = 0;
   #motors: readonly number[] = [0, 0, 0, 0];
+  /** Share of a motor's command that it gives: a tired battery. */
+  share = 1;
 
   tick(): Uint8Array {
-    for (let ms = 0; ms < 4; ms += 1) move(this.truth, this.#motors, 0.001, PARAMETERS);
+    const motors = this.#motors.map((motor) => motor * this.share);
+    for (let ms = 0; ms < 4; ms += 1) move(this.truth, motors, 0.001, PARAMETERS);
     const s = this.#sensors;
     s.sample(this.truth);
     const [x, y, z] = s.position as unknown as number[];
@@ -193,9 +197,9 @@ describe('the shadow', () => {
     cycles: number,
     change = (motors: number[]): number[] => motors,
     request?: Request,
+    loop = owner(board),
   ) {
     const prior = new Writer({ systemId: 1, componentId: MAV.COMP_ID_ONBOARD_COMPUTER });
-    const loop = owner(board);
     for (let tick = 0; tick < 2_000; tick += 1) loop.read(board.tick());
     if (request !== undefined) expect(loop.ask(request)).toBe(undefined);
     board.told = [];
@@ -214,8 +218,11 @@ describe('the shadow', () => {
       }
     }
   }
-  const asMirror = (records: AsyncGenerator<{ kind: 'in' | 'out'; bytes: Buffer }>, available = true) =>
-    ({ [Symbol.asyncIterator]: () => records, onRecord: () => {}, available }) as never;
+  const asMirror = (
+    records: AsyncGenerator<{ kind: 'in' | 'out'; bytes: Buffer }>,
+    available = true,
+    payload?: unknown,
+  ) => ({ [Symbol.asyncIterator]: () => records, onRecord: () => {}, available, payload }) as never;
 
   it('flies along on the same samples, writes nothing, and finds itself close to the prior', async () => {
     const board = new Board();
@@ -242,6 +249,37 @@ describe('the shadow', () => {
     const readiness = await shadow(loop, asMirror(moving), new AbortController().signal, BOUNDS);
     expect(readiness.cycles).toBe(BOUNDS.cyclesMin);
     expect(loop.state.goal).toEqual({ type: 'told' });
+  });
+
+  it('goes on from the state of a prior that has learned how tired its battery is; from nothing it would not get there', async () => {
+    const { signal } = new AbortController();
+    const fly = () => {
+      const board = new Board();
+      board.share = 0.78;
+      const prior = owner(board);
+      return { prior, records: mirrored(board, 2_000, undefined, undefined, prior) };
+    };
+    const blind = fly();
+    await expect(shadow(new Loop(HOVER), asMirror(blind.records), signal, BOUNDS)).rejects.toMatchObject({
+      code: 'DIVERGED',
+    });
+
+    const { prior, records } = fly();
+    const first = await records.next();
+    expect(first.done).toBe(false);
+    const payload = JSON.parse(JSON.stringify({ state: prior.cursor().state, stateVersion: STATE_VERSION }));
+    const readiness = await shadow(new Loop(HOVER), asMirror(records, true, payload), signal, BOUNDS);
+    expect(readiness.cycles).toBe(BOUNDS.cyclesMin);
+    expect(readiness.divergence).toBeLessThan(1e-3);
+  });
+
+  it('says that it cannot read the state of the prior before anything is handed over', async () => {
+    const { signal } = new AbortController();
+    const payload = { state: { phase: 'somewhere' }, stateVersion: STATE_VERSION };
+    const records = mirrored(new Board(), 300);
+    await expect(
+      shadow(new Loop(HOVER), asMirror(records, true, payload), signal, BOUNDS),
+    ).rejects.toMatchObject({ code: 'STATE_UNREADABLE' });
   });
 
   it('sees that a prior does something else', async () => {

@@ -129,6 +129,7 @@ const timeless = (state: State): State => {
   return fixed as unknown as State;
 };
 
+const isGone = (one: App | undefined): boolean => one?.alive !== true || one.frozen;
 const kill = (one: App): void => {
   Object.assign(one, { alive: false, hung: false, frozen: false, holds: {}, inbox: [] });
 };
@@ -209,10 +210,10 @@ const thawable = ({ machine, apps }: World, mutant: Mutant): State => {
 };
 
 const booted = (world: World, config: Config, mutant: Mutant): World[] => {
-  let worlds = happen(world, { type: 'boot', atMs: 0 }, config, mutant);
-  for (const [id, one] of Object.entries(world.apps)) {
-    if (!one.alive)
-      worlds = worlds.flatMap((w) => happen(w, { type: 'dead', who: id, atMs: 0 }, config, mutant));
+  const gone = Object.keys(world.apps).filter((id) => isGone(world.apps[id]));
+  let worlds = happen(world, { type: 'boot', gone, atMs: 0 }, config, mutant);
+  for (const id of gone) {
+    worlds = worlds.flatMap((w) => happen(w, { type: 'dead', who: id, atMs: 0 }, config, mutant));
   }
   return worlds;
 };
@@ -344,8 +345,10 @@ const successors = (world: World, config: Config, mutant: Mutant): [string, Worl
   for (const id of world.fencing) {
     change(`${id} is fenced`, (w) => {
       w.fencing = w.fencing.filter((who) => who !== id);
-      if (mutant === 'thaw-on-hand-back') (w.apps[id] as App).frozen = true;
-      else kill(w.apps[id] as App);
+      // It dies of it behind that; an agent that is restarted before finds it so.
+      const one = w.apps[id] as App;
+      one.frozen = true;
+      if (mutant !== 'thaw-on-hand-back') Object.assign(one, { hung: false, holds: {}, inbox: [] });
       if (!w.deaths.includes(id)) w.deaths.push(id);
     });
   }
@@ -445,7 +448,7 @@ const unfinished = (world: World, config: Config): string | null => {
     if (!world.failsafe) return 'nobody owns it and no failsafe was told';
     return world.faults < 2 ? 'one fault, and nobody owns it' : null;
   }
-  if (!owner.alive) return 'the owner is dead';
+  if (isGone(owner)) return 'the owner is dead';
   const missing = config.resources.filter((resource) => owner.holds[resource] === undefined);
   return missing.length > 0 ? `the owner lacks ${missing.join(', ')}` : null;
 };

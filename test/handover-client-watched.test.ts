@@ -140,7 +140,9 @@ describe('the prior, in the probation of its successor', () => {
     await own(app, ['rotors']);
     const shadow = (epoch: number): number => {
       const [reading, writing] = native.socketPair();
-      app.send({ type: 'SHADOW', epoch, role: 'shadow' }, [{ name: 'mirror', fd: reading }]);
+      // Of a version that it cannot read: it has to do without.
+      const payload = { state: {}, stateVersion: 99 };
+      app.send({ type: 'SHADOW', epoch, role: 'shadow', payload }, [{ name: 'mirror', fd: reading }]);
       native.close(reading);
       cleanUp(() => native.close(writing));
       return writing;
@@ -153,6 +155,7 @@ describe('the prior, in the probation of its successor', () => {
 
     const source = new MirrorSource(native.duplicate(shadow(3)));
     await until('it follows', () => follows.length === 1);
+    expect(follows[0]?.payload).toBe(undefined);
     const seen: string[] = [];
     follows[0]?.onRecord(({ bytes }) => seen.push(bytes.toString()));
     source.record('in', Buffer.from('imu'));

@@ -1,4 +1,6 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
+import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
 import { split } from '#handover/batches.ts';
 import { BOUNDS } from '#handover/bounds.ts';
 import { join } from '#handover/client.ts';
@@ -7,6 +9,7 @@ import { closeAll } from '#handover/lines.ts';
 import type { JsonObject } from '#handover/messages.ts';
 import { type Mirror, MirrorSource } from '#handover/mirror.ts';
 import { native } from '#handover/native.ts';
+import { setFifo } from '#handover/realtime.ts';
 import { pass, scriptedAgent } from './handover-agent.ts';
 import { Diary, descriptor, own, setUp } from './handover-client-kit.ts';
 import { cleanUp, descriptorCount, until } from './handover-kit.ts';
@@ -53,6 +56,35 @@ describe('the good path', () => {
     await until('it knows', () => logs.includes('owner'));
     expect(session.epoch).toBe(2);
   });
+
+  // Of the main thread, by the 40th field of proc(5)'s stat.
+  const priority = (): number => {
+    const stat = readFileSync(`/proc/${process.pid}/stat`, 'latin1');
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[37]);
+  };
+  const missing = setFifo('flies') ?? setFifo('nobody');
+  it.skipIf(missing !== undefined)(
+    'that asks for real time: below who flies as long as it stands by, as who flies when it does, none after',
+    async () => {
+      cleanUp(() => setFifo('nobody'));
+      const { app, warm } = await setUp({ realtime: 'fifo' });
+      app.send({ type: 'OFFER', epoch: 1, role: 'candidate' });
+      await until('it warms up', () => warm.length === 1);
+      expect(priority()).toBe(0);
+      warm[0]?.resolve({ cycles: 12, divergence: 0 });
+      await app.next('READY');
+      app.send({ type: 'PREPARE', epoch: 1 });
+      await app.next('READY');
+      expect(priority()).toBe(BOUNDS.standByFifoPriority);
+      expect(priority()).toBeLessThan(AGENT_LIMITS.workersFifoPriority);
+      await own(app, ['camera', 'connections', 'rotors']);
+      expect(priority()).toBe(BOUNDS.fifoPriority);
+      expect(priority()).toBeGreaterThan(AGENT_LIMITS.workersFifoPriority);
+      app.send({ type: 'RELEASE', epoch: 9, resource: 'rotors', deadlineMs: 50 });
+      await app.next('RELEASED');
+      await until('it is over', () => priority() === 0);
+    },
+  );
 
   it('whose prior dies while it takes something else: the rotors do not wait behind that', async () => {
     const { app, holders, session } = await setUp();
@@ -103,12 +135,15 @@ describe('the good path', () => {
     taker.send({ type: 'OFFER', epoch, role: 'candidate' });
     const [reading, writing] = native.socketPair();
     app.send({ type: 'SHADOW', epoch, role: 'source' }, [{ name: 'mirror', fd: writing }]);
-    taker.send({ type: 'SHADOW', epoch, role: 'shadow' }, [{ name: 'mirror', fd: reading }]);
+    const payload = { state: { learned: 1 }, stateVersion: 2 };
+    taker.send({ type: 'SHADOW', epoch, role: 'shadow', payload }, [{ name: 'mirror', fd: reading }]);
     await until('the prior mirrors', () => holders.rotors.mirrored.length === 1);
     closeAll([reading]);
     const source = new MirrorSource(writing);
     for (let n = 0; n < 5; n++) source.record('in', Buffer.from(`imu${n}`));
     expect((await taker.next('READY')).message).toMatchObject({ cycles: 5, divergence: 0 });
+
+    expect(mirrors[0]?.payload).toEqual(payload);
 
     holders.camera.gives = { payload: { leftover: 'abc' } };
     holders.rotors.gives = { payload: { lastWriteUs: 77 } };

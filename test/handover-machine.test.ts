@@ -4,6 +4,9 @@ import { explore, type Left, MUTANTS } from '#test/explore.ts';
 
 const none: Left = { crash: 0, hang: 0, agent: 0, abort: 0, update: 0, locked: 0 };
 
+/** Half a minute each, alone on a machine. */
+const EXPLORED_MS_MAX = 300_000;
+
 test.each<[string, Resource[], Left]>([
   ['two faults of the apps', ['connections', 'rotors'], { ...none, crash: 1, hang: 1 }],
   [
@@ -31,12 +34,17 @@ test.each<[string, Resource[], Left]>([
     expect(found.violation, found.trace.join('\n')).toBeNull();
     expect(found.phases).toContain('committed');
   },
+  EXPLORED_MS_MAX,
 );
 
-test.each(MUTANTS)('the exploration finds the planted fault: %s', (mutant) => {
-  const left =
-    mutant === 'any-epoch' ? { ...none, agent: 1, update: 1 } : { ...none, crash: 1, hang: 1, agent: 1 };
-  const found = explore(['rotors'], left, mutant);
-  console.log(`${mutant}: ${found.violation}\n  ${found.trace.slice(0, -1).join('\n  ')}`);
-  expect(found.violation).toMatch(/two owners|stale epoch|lacks|is dead|stuck|nobody/);
-});
+test.each(MUTANTS)(
+  'the exploration finds the planted fault: %s',
+  (mutant) => {
+    const left =
+      mutant === 'any-epoch' ? { ...none, agent: 1, update: 1 } : { ...none, crash: 1, hang: 1, agent: 1 };
+    const found = explore(['rotors'], left, mutant);
+    console.log(`${mutant}: ${found.violation}\n  ${found.trace.slice(0, -1).join('\n  ')}`);
+    expect(found.violation).toMatch(/two owners|stale epoch|lacks|is dead|stuck|nobody/);
+  },
+  EXPLORED_MS_MAX,
+);

@@ -97,7 +97,7 @@ describe('before the switch', () => {
   test('a candidate that is not close enough to the prior, or too early, never gets anything', () => {
     expect(new Story().ready(250, 0.11).asked).toContain('REVOKE DIVERGED to v2');
     expect(new Story().ready(249, 0.01).asked).toContain('REVOKE DIVERGED to v2');
-    expect(new Story().ready().asked).toEqual(['PREPARE to v2']);
+    expect(new Story().ready().asked).toEqual(['persist', 'PREPARE to v2']);
   });
 
   test('the update lock is asked for last; held, the candidate stands by and is asked again', () => {
@@ -138,7 +138,7 @@ describe('whoever flies falls silent', () => {
     expect(story.state.phase).toBe('ready');
     story.wait(1);
     expect(story.asked).toEqual(['fence v1']);
-    expect(story.happen({ type: 'dead', who: 'v1' }).asked).toEqual(['persist', 'GRANT rotors to v2']);
+    expect(story.happen({ type: 'dead', who: 'v1' }).asked).toEqual(['GRANT rotors to v2', 'persist']);
     const order: string[] = [];
     for (const resource of [...RESOURCES].reverse())
       order.push(...story.says('v2', { type: 'GRANTED', resource }).asked);
@@ -161,7 +161,7 @@ describe('whoever flies falls silent', () => {
     const story = new Story().flown();
     expect(story.asked).toEqual(['persist', 'mirror']);
     expect(story.wait(LIMITS.heartbeatMsMax).asked).toEqual(['fence v2']);
-    expect(story.happen({ type: 'dead', who: 'v2' }).asked).toEqual(['persist', 'GRANT rotors to v1']);
+    expect(story.happen({ type: 'dead', who: 'v2' }).asked).toEqual(['GRANT rotors to v1', 'persist']);
   });
 
   test('in probation with V1 dead it is borne longer, and then the controller is told', () => {
@@ -187,8 +187,58 @@ describe('while a fence is awaited nobody is listened to', () => {
   test('nor by an agent that comes back for the time that it was away', () => {
     const story = new Story().begun();
     story.nowMs += FENCE_MS;
-    story.happen({ type: 'boot' }).happen({ type: 'dead', who: 'v2' });
+    story.happen({ type: 'boot', gone: [] }).happen({ type: 'dead', who: 'v2' });
     expect(story.wait(LIMITS.aloneSilenceMsMax - 1).state.phase).toBe('granting');
+  });
+});
+
+describe('what a fenced giver leaves waits for no disk', () => {
+  /** What is in the journal while this happens; the agent dies between the grant and the entry that would tell of it. */
+  const lost = (story: Story, event: Happening, gone: string[]): { granted: Effect[]; after: Story } => {
+    const journal = story.state;
+    const granted = story.happen(event).effects.slice(0, 2);
+    const after = new Story();
+    after.state = journal;
+    return { granted, after: after.happen({ type: 'boot', gone }) };
+  };
+  const grantOf = (story: Story): number => {
+    const grant = story.effects.find((effect) => effect.do === 'send' && effect.message.type === 'GRANT');
+    return grant?.do === 'send' ? grant.message.epoch : 0;
+  };
+
+  test.each<[string, () => Story, string, string]>([
+    ['V1 dies while V2 stands by', () => new Story().ready(), 'v1', 'v2'],
+    ['V1 dies with a resource on its way', () => new Story().begun(), 'v1', 'v2'],
+    [
+      'V2 dies with a resource on its way',
+      () =>
+        new Story().begun().says('v1', { type: 'RELEASED', resource: 'camera', payload: {}, more: false }),
+      'v2',
+      'v1',
+    ],
+    ['V2 dies in its probation', () => new Story().flown(), 'v2', 'v1'],
+  ])('%s: a restarted agent grants the same, under a higher epoch', (_what, begin, dies, takes) => {
+    const { granted, after } = lost(begin(), { type: 'dead', who: dies }, [dies]);
+    expect(granted).toMatchObject([
+      { do: 'send', to: takes, message: { type: 'GRANT', from: 'snap' } },
+      { do: 'persist' },
+    ]);
+    const [first] = granted;
+    const epoch = first?.do === 'send' ? first.message.epoch : 0;
+    expect(after.asked[0]).toBe('persist');
+    expect(after.effects).toContainEqual(expect.objectContaining({ do: 'send', to: takes }));
+    expect(grantOf(after)).toBeGreaterThan(epoch);
+    expect(after.state).toMatchObject({
+      phase: 'granting',
+      fenced: { [dies === 'v1' ? 'prior' : 'candidate']: true },
+    });
+  });
+
+  test('nobody was lost: the candidate is sent away as ever, and no epoch is used twice', () => {
+    const story = new Story().ready();
+    const { epoch } = story.state;
+    expect(story.happen({ type: 'boot', gone: [] }).asked).toContain('REVOKE AGENT_RESTARTED to v2');
+    expect(story.state).toMatchObject({ phase: 'idle', owner: 'v1', epoch: epoch + 1 });
   });
 });
 

@@ -72,7 +72,7 @@ const takeOver = (
 /** Runs until the tty fails, another gate has taken over, or SIGTERM. Prints one JSON line when it is ready. */
 export const run = async ({ socket: path, tty, baud, logLevel }: GateOptions): Promise<void> => {
   const log = createLog('gate', logLevel);
-  const fifo = setFifo(true);
+  const fifo = setFifo('flies');
   if (fifo !== undefined) log.warn({ why: fifo }, 'no real time for the gate');
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const taken = await takeOver(path);

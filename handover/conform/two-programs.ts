@@ -31,7 +31,8 @@ export const twoPrograms: readonly Case[] = [
       const snapIntervalMs = LIMITS.watchedSnapIntervalMs;
       prior.send({ type: 'SHADOW', role: 'source', snapIntervalMs }, [{ name: 'mirror', fd: writing }]);
       native.close(writing);
-      const ready = await candidate.warm(reading).finally(() => native.close(reading));
+      const { snap } = prior.peer;
+      const ready = await candidate.warm(reading, snap?.payload).finally(() => native.close(reading));
       expect(ready.cycles >= CONFORM.warmCycles, `READY after ${ready.cycles} cycles in the shadow`);
       expect(ready.divergence === 0, `divergence ${ready.divergence} from its equal`);
       world.check();

@@ -73,19 +73,20 @@ export class Seat {
     this.peer.send({ epoch: this.world.epoch, ...message }, descriptors);
   }
 
-  /** Offers it the candidate's place. `mirror`: the reading end of a pair, kept open here as well. */
-  offer(mirror?: number): void {
+  /** Offers it the candidate's place. `mirror`: the reading end of a pair, kept open here as well; `payload`: of the prior's. */
+  offer(mirror?: number, payload?: JsonObject): void {
     if (mirror === undefined) {
       this.send({ type: 'OFFER', role: 'candidate' });
       return;
     }
     const shadow = { cyclesMin: CONFORM.warmCycles, divergenceMax: CONFORM.warmDivergenceMax };
     this.send({ type: 'OFFER', role: 'candidate', shadow });
-    this.send({ type: 'SHADOW', role: 'shadow' }, [{ name: 'mirror', fd: mirror }]);
+    const state = payload === undefined ? {} : { payload };
+    this.send({ type: 'SHADOW', role: 'shadow', ...state }, [{ name: 'mirror', fd: mirror }]);
   }
 
-  async warm(mirror?: number): Promise<Heard<'READY'>['message']> {
-    this.offer(mirror);
+  async warm(mirror?: number, payload?: JsonObject): Promise<Heard<'READY'>['message']> {
+    this.offer(mirror, payload);
     const { message } = await this.peer.next('READY', CONFORM.startMsMax);
     expect(message.epoch === this.world.epoch, `READY of epoch ${message.epoch}, not ${this.world.epoch}`);
     return message;

@@ -192,6 +192,7 @@ _FIELDS: Dict[str, Dict[str, Callable[[Any], bool]]] = {
     'SHADOW': {
         'role': _one_of('source', 'shadow'),
         'snapIntervalMs?': lambda value: _measure(value) and 1 <= value <= SNAP_INTERVAL_MS,
+        'payload?': lambda value: isinstance(value, dict),
     },
     'PREPARE': {},
     'RELEASE': {**_RESOURCE, 'deadlineMs': lambda value: _measure(value) and value <= DURATION_MS_MAX},
@@ -481,10 +482,15 @@ class MirrorSource:
 
 
 class Mirror:
-    """The candidate's end: set `on_record(outgoing, data)`. Without a descriptor there is no prior to follow."""
+    """The candidate's end: set `on_record(outgoing, data)`. Without a descriptor there is no prior to follow.
 
-    def __init__(self, loop: Loop, fd: Optional[int] = None):
+    `payload` is the rotors' payload of who is mirrored, as of its last heartbeat: go on from there, since what a controller
+    has learned is not in what it reads. None: not known, or of a version that is not read here.
+    """
+
+    def __init__(self, loop: Loop, fd: Optional[int] = None, payload: Optional[Dict[str, Any]] = None):
         self._loop, self._fd, self._bytes = loop, fd, bytearray()
+        self.payload = payload
         self.available = fd is not None
         self.on_record: Callable[[bool, bytes], None] = lambda outgoing, data: None
         if fd is not None:
@@ -784,7 +790,9 @@ class Session:
         elif message['role'] == 'shadow' and (self._candidate or (self._follow is not None and not flies)):
             if self._mirror is not None:
                 self._mirror.close()
-            self._mirror = Mirror(self._loop, fd)
+            payload = message.get('payload')
+            is_read = payload is not None and payload.get('stateVersion') in self._identity['reads']
+            self._mirror = Mirror(self._loop, fd, payload if is_read else None)
             if self._begin is not None:
                 self._begin(self._mirror)
             elif not self._candidate and self._follow is not None:

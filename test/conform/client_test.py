@@ -233,12 +233,13 @@ class Steps(unittest.TestCase):
         self.loop = Loop()
         self.directory = tempfile.TemporaryDirectory()
         self.connections, self.camera = self.Slow(), self.Slow()
+        self.mirrors = []
         self.path = os.path.join(self.directory.name, 's')
         self.rotors = self.Rotors()
         self.listen()
         self.session = Session(self.loop, app='a', release='r', socket_path=self.path, reads=[1], writes=1,
                                holders={'rotors': self.rotors, 'connections': self.connections, 'camera': self.camera},
-                               warm_up=lambda mirror, bounds, answer: None)
+                               warm_up=lambda mirror, bounds, answer: self.mirrors.append(mirror))
         self.session.connect()
         self.peer, _ = self.listener.accept()
 
@@ -278,6 +279,19 @@ class Steps(unittest.TestCase):
         self.assertIn(b'"INCOMPATIBLE_STATE"', self.peer.recv(65536))
         self.tell(**grant, epoch=2, **{'from': 'snap'})
         self.assertEqual(len(self.rotors.grants), 1)
+
+    def test_a_shadow_goes_on_from_the_state_of_its_prior_if_it_reads_it(self):
+        for epoch, version in ((1, 1), (2, 2)):
+            payload = {'state': {'learned': 1}, 'stateVersion': version}
+            left, right = socket.socketpair()
+            message = {'type': 'SHADOW', 'epoch': epoch, 'role': 'shadow', 'payload': payload, 'fds': ['mirror']}
+            self.tell(type='OFFER', epoch=epoch, role='candidate')
+            socket.send_fds(self.peer, [json.dumps(message).encode() + b'\n'], [right.fileno()])
+            right.close()
+            self.loop.turn()
+            left.close()
+        self.assertEqual([mirror.payload for mirror in self.mirrors],
+                         [{'state': {'learned': 1}, 'stateVersion': 1}, None])
 
     def said(self):
         return [(line['type'], line.get('resource')) for line in map(json.loads, self.peer.recv(65536).splitlines())]

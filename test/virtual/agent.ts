@@ -111,8 +111,8 @@ export class Agent {
     this.#link.open();
     for (const app of this.#drone.apps.values()) if (app.running) this.#watch(app);
     this.#candidate = this.#inFlight();
-    const running = new Set([...this.#drone.apps.values()].filter((app) => app.running).map(({ id }) => id));
-    this.#await(running, this.process.nowUs + ms(LIMITS.reconnectMsMax));
+    const able = [...this.#drone.apps.values()].filter((app) => app.running && !app.frozen);
+    this.#await(new Set(able.map(({ id }) => id)), this.process.nowUs + ms(LIMITS.reconnectMsMax));
   }
 
   /** What could not be carried out leaves the state untrue: the agent ends, the owner flies on. */
@@ -122,20 +122,25 @@ export class Agent {
     throw new Killed();
   }
 
-  #await(running: ReadonlySet<AppId>, untilUs: number): void {
-    const isMissing = [...running].some((id) => !this.#connected.has(id));
+  #await(able: ReadonlySet<AppId>, untilUs: number): void {
+    const isMissing = [...able].some((id) => !this.#connected.has(id));
     if (isMissing && this.process.nowUs < untilUs) {
-      this.process.after(ms(AGENT_LIMITS.reconnectPollMs), () => this.#await(running, untilUs));
+      this.process.after(ms(AGENT_LIMITS.reconnectPollMs), () => this.#await(able, untilUs));
       return;
     }
     const state = this.#state;
     this.#booted = true;
-    this.#events.unshift({ type: 'boot', atMs: this.#nowMs() });
-    this.#run();
     const named =
       'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
-    for (const id of named)
-      if (id !== null && !running.has(id)) this.#happen({ type: 'dead', who: id, atMs: this.#nowMs() });
+    const frozen = (id: AppId): boolean => this.#drone.apps.get(id)?.frozen === true;
+    const running = (id: AppId): boolean => this.#drone.apps.get(id)?.running === true;
+    const gone = named
+      .filter((id) => id !== null)
+      .filter((id) => !running(id) || ('candidate' in state && frozen(id)));
+    this.#events.unshift({ type: 'boot', gone, atMs: this.#nowMs() });
+    this.#run();
+    for (const who of gone) this.#happen({ type: 'dead', who, atMs: this.#nowMs() });
+    for (const who of gone) if (frozen(who)) this.#fence(who, () => this.#died(who, false));
     this.#tell();
     this.#plan();
   }
@@ -303,7 +308,7 @@ export class Agent {
       return;
     }
     if (message.type === 'GRANT') {
-      this.#drone.granted(message.epoch);
+      this.#drone.granted(message.epoch, this.life);
       if (this.#drone.world.mutant === 'thaw-fenced' && app.frozen) app.thaw();
     }
     this.#drone.toApp(app, this.life, message, this.process.nowUs);

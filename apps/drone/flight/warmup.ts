@@ -8,6 +8,7 @@ import { type Mirror, type MirrorRecord, type ShadowBounds, ShadowJudge } from '
 import { Parser, rehearseSigning } from 'midair/handover/mavlink';
 import { LIMITS } from './limits.ts';
 import type { Loop } from './loop.ts';
+import { parseState } from './state.ts';
 
 export interface Warmth {
   cycles: number;
@@ -40,7 +41,7 @@ export class Comparison {
  * @param loop   the one that will fly; until then it sends into the comparison
  * @param bounds what the release asks for; null: there is nothing to be measured against
  * @returns once it is ready, at once if there is no prior to shadow, or when the mirror ended
- * @throws the reason of `signal`; DivergedError if it never comes close enough to the prior
+ * @throws the reason of `signal`; DivergedError if it never comes close enough to the prior; StateError: it could not take over
  */
 export const shadow = async (
   loop: Loop,
@@ -50,6 +51,10 @@ export const shadow = async (
 ): Promise<Warmth> => {
   if (!mirror.available || bounds === null) return { cycles: 0, divergence: 0 };
   rehearseSigning();
+  if (mirror.payload !== undefined) {
+    const { state, stateVersion } = mirror.payload;
+    loop.resume(parseState(state, Number(stateVersion)), loop.cursor().sequence);
+  }
   const comparison = new Comparison();
   const judge = new ShadowJudge(bounds);
   const prior = new Parser();
