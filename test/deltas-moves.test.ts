@@ -118,6 +118,24 @@ describe('any bytes', () => {
     expect(bytesOf(made)).toBeLessThan(80);
   });
 
+  // A database, a disk's image, a table of weights: written in place, a page or many at a time.
+  it.each([1, 600, 1_024, 4_096, 4_097, 70_000])(
+    'that were written over in place, %i bytes here and there, take what was written and little more',
+    async (length) => {
+      const old = Buffer.from(noise(600_000, 'pages'));
+      const young = Buffer.from(old);
+      const places = [0, 90_000, 200_000, 204_800, 420_000, 600_000 - length];
+      let [written, end] = [0, 0];
+      for (const at of places) {
+        noise(length, `written at ${at}`).copy(young, at);
+        written += Math.min(length, at + length - end);
+        end = at + length;
+      }
+      const made = await thereAndBack(old, young);
+      expect(bytesOf(made)).toBeLessThan(written * 1.01 + 200);
+    },
+  );
+
   it('with a head that says they are a program, whatever follows', async () => {
     const golden = JSON.parse(readFileSync(new URL('deltas-golden-v1.json', import.meta.url), 'utf8')) as {
       name: string;

@@ -29,6 +29,10 @@ const SWITCH_GAIN = 8;
 /** In a run that agrees for so long nothing better is looked for. */
 const RUN_BYTES = 32;
 const RANGE_BYTES_MIN = 8;
+/** After so long without a run the same way is a new range: what lies between need not be a part of either. */
+const GAP_BYTES = 1024;
+/** A range is not looked for across more bytes than this that do not agree. */
+const LOOK_BYTES = 4096;
 
 function grainOf(bytes: number): Grain {
   if (bytes <= 8 * 1024 ** 2) return { seedBytes: 8, step: 1 };
@@ -158,6 +162,8 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
   let hash = last >= 0 ? seeds.hash(young, 0) : 0;
   let hashed = 0;
   let at = 0;
+  /** The end of the last run on our way. */
+  let agreed = 0;
 
   /** Ends the current range; the next begins with what agrees from (`newAt`, `oldAt`) on. */
   const change = (newAt: number, oldAt: number): void => {
@@ -172,7 +178,7 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
       if (2 * score - step > best) {
         best = 2 * score - step;
         forward = step;
-      } else if (step - forward > 4096 && 2 * score - step < best - 512) {
+      } else if (step - forward > LOOK_BYTES && 2 * score - step < best - 512) {
         break;
       }
     }
@@ -186,7 +192,7 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
         if (2 * score - step > best) {
           best = 2 * score - step;
           backward = step;
-        } else if (step - backward > 4096) {
+        } else if (step - backward > LOOK_BYTES) {
           break;
         }
       }
@@ -221,7 +227,9 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
     const runMax = Math.min(young.length - at, old.length - at - delta);
     while (run < runMax && young[at + run] === old[at + run + delta]) run += 1;
     if (run >= RUN_BYTES) {
+      if (at - agreed > GAP_BYTES) change(at, at + delta);
       at += run;
+      agreed = at;
       continue;
     }
     if (at - hashed > seedBytes) {
@@ -267,6 +275,7 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
     }
     change(at - back, place - back);
     at = stop;
+    agreed = at;
   }
   change(young.length, old.length);
   return rangesOf(news, olds, lengths);
