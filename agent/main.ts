@@ -37,6 +37,8 @@ export interface AgentOptions {
   readonly signingKey?: string;
   /** How long a candidate may take until it is warm. */
   readonly warmMsMax?: number;
+  /** Of each second, for one app's control loop under SCHED_FIFO. */
+  readonly appRealtimeUs?: number;
   /** Failure injection may harm this device. */
   readonly testDevice?: boolean;
   readonly logLevel?: string;
@@ -104,6 +106,7 @@ export const startAgent = async (
   const supervisor = new Supervisor({
     device,
     testDevice,
+    appRealtimeUs: options.appRealtimeUs ?? LIMITS.appRealtimeUs,
     runDirectory,
     locksDirectory,
     engine,

@@ -29,6 +29,8 @@ export interface SupervisorOptions {
   readonly device: string;
   /** Failure injection may harm it; said on every container. */
   readonly testDevice?: boolean;
+  /** Of each second, for one app's control loop under SCHED_FIFO. */
+  readonly appRealtimeUs: number;
   /** Mounted into each app at `/run/midair`; holds the handover socket. */
   readonly runDirectory: string;
   /** Mounted into each app at `LOCK_MOUNT`; holds the update lock. */
@@ -361,9 +363,9 @@ export class Supervisor {
 
   /** Real time is asked for, not required: without it the drone flies as well as the load allows, and it is said. */
   async #startRealtime(spec: ContainerSpec): Promise<{ id: string }> {
-    const { engine } = this.#options;
+    const { engine, appRealtimeUs } = this.#options;
     try {
-      return await engine.startContainer({ ...spec, cpuRtRuntimeUs: LIMITS.appRealtimeUs });
+      return await engine.startContainer({ ...spec, cpuRtRuntimeUs: appRealtimeUs });
     } catch (error) {
       if (!(error instanceof EngineError) || error.code !== 'NO_REALTIME') throw error;
       this.#event('realtime.missing', error.message, { code: error.code });

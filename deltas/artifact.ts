@@ -67,7 +67,12 @@ export function bodyDigest(piece: Uint8Array): Buffer {
 
 /** Prelude and header; the codecs follow from the sections, and from what the index uses. */
 export function writeHeader(
-  header: Omit<Header, 'codecs'> & { longNames?: boolean; joined?: boolean; movedNames?: boolean },
+  header: Omit<Header, 'codecs'> & {
+    longNames?: boolean;
+    joined?: boolean;
+    movedNames?: boolean;
+    words?: boolean;
+  },
 ): Buffer {
   const out = new ByteWriter();
   out.bytes(header.basisId);
@@ -76,6 +81,7 @@ export function writeHeader(
   if (header.longNames === true) used.add('long-names');
   if (header.joined === true) used.add('joined-1');
   if (header.movedNames === true) used.add('moved-names');
+  if (header.words === true) used.add('words-1');
   for (const { sections } of header.layers) {
     for (const section of sections) {
       used.add(section.codec);

@@ -27,6 +27,8 @@ export const CODECS = {
   'joined-1': 10,
   /** The index's name modes 8 and 9: a moved file's name, made from that of the one that it was. */
   'moved-names': 11,
+  /** Chunks of moves that tell their differences by words of 2 or 4 bytes, see docs/delta-format.md §4.5. */
+  'words-1': 12,
 } as const;
 export type Codec = keyof typeof CODECS;
 

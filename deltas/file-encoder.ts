@@ -9,7 +9,8 @@ import type { BasisFile } from '#deltas/basis.ts';
 import { compress } from '#deltas/compression.ts';
 import type { Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import { encodeMoves } from '#deltas/moves/encoder.ts';
+import { inPlace } from '#deltas/moves/covers.ts';
+import { type EncodedMoves, encodeMoves } from '#deltas/moves/encoder.ts';
 import { memoryAccess } from '#deltas/random-access.ts';
 import { Budget } from '#deltas/streams/closer.ts';
 import { openStreams } from '#deltas/streams/encoder.ts';
@@ -27,6 +28,7 @@ type Patch =
       literalBytes: number;
       ranges: number;
       references: { count: number; wrong: number };
+      words: boolean;
       /** For several, SHA-256 of all of them, one behind the other; undefined for the first alone. */
       joinedDigest: Buffer | undefined;
     };
@@ -62,6 +64,8 @@ const SHARED_BYTES = 24;
 const PATCH_BYTES = 24;
 /** What opening costs: lengths, a second check where there is a basis. */
 const OPENED_BYTES = 16;
+/** When the ranges that were found are less of a new file than this, all of it is tried in place. */
+const IN_PLACE_BELOW = 0.9;
 const NO_BASIS: BasisFile = memoryAccess(Buffer.alloc(0));
 /** Another basis file: its name or its place in the listing, and its length. */
 const FURTHER_BYTES = 6;
@@ -158,15 +162,26 @@ export class FileEncoder {
     const parts: Uint8Array[] = [];
     for (const file of files) parts.push(await file.read(0, file.size));
     const old = parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
-    const moved = await encodeMoves(old, young);
+    const found = await encodeMoves(old, young);
+    const covers = found?.copiedBytes ?? 0;
+    const known = covers < IN_PLACE_BELOW * young.length ? inPlace(old, young) : undefined;
+    const ways = [found, known && (await encodeMoves(old, young, known))];
+    return cheapest(await Promise.all(ways.map((moved) => this.#moved(moved, old, files.length))));
+  }
+
+  async #moved(
+    moved: EncodedMoves | undefined,
+    old: Uint8Array,
+    fileCount: number,
+  ): Promise<Way | undefined> {
     if (moved === undefined || moved.copiedBytes === 0) return undefined;
-    const { chunks, literals, ranges, references } = moved;
+    const { chunks, literals, ranges, references, words } = moved;
     const length = (list: Uint8Array[]): number => list.reduce((sum, one) => sum + one.length, 0);
-    const joinedDigest = files.length > 1 ? createHash('sha256').update(old).digest() : undefined;
+    const joinedDigest = fileCount > 1 ? createHash('sha256').update(old).digest() : undefined;
     const [movesBytes, literalBytes] = [length(chunks), length(literals)];
     return {
-      made: { type: 'moves', movesBytes, literalBytes, ranges, references, joinedDigest },
-      cost: PATCH_BYTES + FURTHER_BYTES * (files.length - 1) + (await this.#cost(chunks, literals)),
+      made: { type: 'moves', movesBytes, literalBytes, ranges, references, words, joinedDigest },
+      cost: PATCH_BYTES + FURTHER_BYTES * (fileCount - 1) + (await this.#cost(chunks, literals)),
       writes: [
         ...chunks.map((some) => ({ to: 'moves' as const, bytes: some })),
         ...literals.map((some) => ({ to: 'solid' as const, bytes: some })),

@@ -46,6 +46,7 @@ export interface EncodedLayer {
   longNames: boolean;
   /** Whether it makes files from several. */
   joined: boolean;
+  words: boolean;
   /** Whether the index with the listing makes names from others. */
   movedNames: boolean;
   solid: Stored;
@@ -167,6 +168,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     tally[kind].bytes += bytes;
   };
 
+  let words = false;
   /** How a file is made from a basis file, counted. */
   const patchedBy = (
     made: Extract<EncodedFile, { type: 'windows' | 'moves' }>,
@@ -175,6 +177,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   ): Patched => {
     if (made.type === 'moves') {
       const { ranges, references, movesBytes, literalBytes } = made;
+      words ||= made.words;
       tally.moves.files += 1;
       tally.moves.bytes += bytes;
       tally.moves.ranges += ranges;
@@ -306,6 +309,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       listedIndex: index.blocks[1],
       longNames: index.longNames,
       joined: index.joined,
+      words,
       movedNames: index.movedNames,
       solid: await solid.finish(),
       patches: await patches.finish(),

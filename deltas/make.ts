@@ -171,6 +171,7 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const header: Parameters<typeof writeHeader>[0] = {
       movedNames: listing && encoded.some(({ movedNames }) => movedNames),
       joined: encoded.some(({ joined }) => joined),
+      words: encoded.some(({ words }) => words),
       longNames: encoded.some(({ longNames }) => longNames),
       basisId,
       targetId,

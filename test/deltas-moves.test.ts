@@ -7,6 +7,7 @@ import { brotliCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DeltaError } from '#deltas/errors.ts';
+import { inPlace, type Ranges } from '#deltas/moves/covers.ts';
 import { decodeMoves, type MoveSources } from '#deltas/moves/decoder.ts';
 import { readElf } from '#deltas/moves/elf.ts';
 import { type EncodedMoves, encodeMoves } from '#deltas/moves/encoder.ts';
@@ -45,16 +46,20 @@ const rebuild = async (old: Buffer, bytes: number, chunks: Buffer, literals: Buf
     parts.push(Buffer.from(part));
   return Buffer.concat(parts);
 };
-const returned = async (old: Buffer, young: Buffer): Promise<{ made: EncodedMoves; back: Buffer }> => {
-  const made = await encodeMoves(old, young);
+const returned = async (
+  old: Buffer,
+  young: Buffer,
+  known?: Ranges,
+): Promise<{ made: EncodedMoves; back: Buffer }> => {
+  const made = await encodeMoves(old, young, known);
   if (made === undefined) throw new Error('too many ranges');
   const { chunks, literals } = made;
   return { made, back: await rebuild(old, young.length, Buffer.concat(chunks), Buffer.concat(literals)) };
 };
 const comesBack = async (old: Buffer, young: Buffer): Promise<boolean> =>
   (await returned(old, young)).back.equals(young);
-const thereAndBack = async (old: Buffer, young: Buffer): Promise<EncodedMoves> => {
-  const { made, back } = await returned(old, young);
+const thereAndBack = async (old: Buffer, young: Buffer, known?: Ranges): Promise<EncodedMoves> => {
+  const { made, back } = await returned(old, young, known);
   expect(back.equals(young)).toBe(true);
   return made;
 };
@@ -135,6 +140,116 @@ describe('any bytes', () => {
       expect(bytesOf(made)).toBeLessThan(written * 1.01 + 200);
     },
   );
+
+  describe('that are numbers, each changed by a little', () => {
+    /** As many of a kind, some changed; behind `lead` bytes that are none. */
+    const numbers = (kind: 'float32' | 'int16' | 'int32', lead: number, share: number, count = 50_000) => {
+      const width = kind === 'int16' ? 2 : 4;
+      const chance = noise(4 * count, `${kind} chance`);
+      const random = noise(4 * count, `${kind} values`);
+      const tables = [0, 1].map((turn) => {
+        const table = Buffer.alloc(lead + width * count + 3, 7);
+        for (let at = 0; at < count; at += 1) {
+          const value = random.readInt32LE(4 * at) / 2 ** 31;
+          const changed = turn === 1 && chance.readUInt32LE(4 * at) / 2 ** 32 < share;
+          const place = lead + width * at;
+          const step = changed ? 1 + random.readUInt8(4 * at) : 0;
+          if (kind === 'float32') table.writeFloatLE(value * (1 + step * 1e-5), place);
+          else if (kind === 'int16') table.writeInt16LE(Math.trunc(value * 2 ** 14) + step, place);
+          else table.writeInt32LE(Math.trunc(value * 2 ** 30) + step * 3, place);
+        }
+        return table;
+      });
+      return tables as [Buffer, Buffer];
+    };
+    /** What is to be added, byte by byte, as bsdiff tells it. */
+    const byBytes = (old: Buffer, young: Buffer): number =>
+      brotliCompressSync(Buffer.from(young.map((byte, at) => byte - (old[at] as number)))).length;
+
+    it.each([
+      ['float32', 0, 0.2, 'found'],
+      ['float32', 3, 1, 'in place'],
+      ['int32', 1, 0.3, 'found'],
+      ['int16', 1, 0.9, 'in place'],
+    ] as const)(
+      '%s behind %i bytes, %f of them, %s: told by words, in less',
+      async (kind, lead, share, how) => {
+        const [old, young] = numbers(kind, lead, share);
+        const made = await thereAndBack(old, young, how === 'found' ? undefined : inPlace(old, young));
+        expect(made.words).toBe(true);
+        expect(bytesOf(made)).toBeLessThan(0.95 * byBytes(old, young));
+      },
+    );
+
+    it('come back whatever changed, and wherever a piece or a range ends within one', async () => {
+      const change = fc.record({
+        kind: fc.constantFrom('float32', 'int16', 'int32'),
+        lead: fc.nat(9),
+        share: fc.constantFrom(0.02, 0.3, 1),
+        cut: fc.nat(60_000),
+        added: fc.nat(5),
+      });
+      let told = 0;
+      await fc.assert(
+        fc.asyncProperty(change, async ({ kind, lead, share, cut, added }) => {
+          const [old, young] = numbers(kind, lead, share, 20_000);
+          const parts = [young.subarray(0, cut), noise(added, 'put in'), young.subarray(cut)];
+          const made = await thereAndBack(old, Buffer.concat(parts));
+          if (made.words) told += 1;
+        }),
+        { numRuns: 60 },
+      );
+      expect(told).toBeGreaterThan(20);
+    }, 180_000);
+
+    it('and are refused if they say what no maker says', async () => {
+      const old = noise(64, 'old');
+      const column = (...bytes: number[]): Buffer => Buffer.from(bytes);
+      const plan = [1, 0, 0, 1, 1, 1, 0, 64, 0];
+      const chunk = (head: number[], columns: Buffer[]): Buffer => {
+        const body = Buffer.concat([column(...head, ...columns.map(({ length }) => length)), ...columns]);
+        const sized = [Buffer.from(plan), body].flatMap((one) => {
+          const length = Buffer.alloc(4);
+          length.writeUInt32LE(one.length);
+          return [length, one];
+        });
+        return Buffer.concat(sized);
+      };
+      const none = column();
+      const one = [column(3), column(8), column(0), none, none];
+      const good = await rebuild(old, 64, chunk([0, 2, 1, 64], one), none);
+      const expected = Buffer.from(old);
+      // Words of 2 bytes behind one of 1: the fourth begins at 5, and zigzag 8 is 4.
+      expected.writeUInt16LE((old.readUInt16LE(5) + 4) & 0xffff, 5);
+      expect(good.equals(expected)).toBe(true);
+      for (const [head, columns] of [
+        [[0, 3, 0, 64], one],
+        [[0, 0, 0, 64], one],
+        [[0, 2, 2, 64], one],
+        [[0, 2, 1, 0], one],
+        [[0, 2, 1, 63], one],
+        [
+          [0, 2, 1, 64],
+          [column(3), column(0), column(0), none, none],
+        ],
+        [
+          [0, 2, 1, 64],
+          [column(3), column(8), none, none, none],
+        ],
+        [
+          [0, 2, 1, 64],
+          [column(3), column(8), column(0), column(1), none],
+        ],
+        [
+          [0, 2, 1, 64],
+          [column(33), column(8), column(0), none, none],
+        ],
+      ] as [number[], Buffer[]][]) {
+        const refused = rebuild(old, 64, chunk(head, columns), none);
+        await expect(refused, JSON.stringify(head)).rejects.toMatchObject({ code: 'CORRUPT' });
+      }
+    });
+  });
 
   it('with a head that says they are a program, whatever follows', async () => {
     const golden = JSON.parse(readFileSync(new URL('deltas-golden-v1.json', import.meta.url), 'utf8')) as {

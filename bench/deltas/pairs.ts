@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { createCipheriv } from 'node:crypto';
 import { cpSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { DatabaseSync } from 'node:sqlite';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 import { movedTrees, writeTree } from './moved.ts';
 
@@ -130,6 +131,68 @@ const weights: Pair = {
   },
 };
 
+/** As by a few steps of training: the old file's numbers, each moved a little. */
+const tuned: Pair = {
+  name: 'tuned',
+  what: '10 MB of float32, every value moved by about a five-thousandth of their spread',
+  build(folder) {
+    const count = 2_621_440;
+    const random = noise(8 * count, 'tuned');
+    const uniform = (at: number): number => (random.readUInt32LE(4 * at) + 0.5) / 2 ** 32;
+    const normal = (at: number): number =>
+      Math.sqrt(-2 * Math.log(uniform(2 * at))) * Math.cos(2 * Math.PI * uniform(2 * at + 1));
+    const values = Float32Array.from({ length: count }, (_, at) => 0.05 * normal(at));
+    const write = (when: string): string => {
+      mkdirSync(join(folder, when), { recursive: true });
+      writeFileSync(join(folder, when, 'weights.bin'), new Uint8Array(values.buffer));
+      return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'weights.bin');
+    };
+    const old = write('old');
+    for (let at = 0; at < count; at += 1)
+      values[at] = (values[at] as number) + 1e-5 * normal((at * 7919) % count);
+    return [old, write('new')];
+  },
+};
+
+/** Written in place, a page here and there. */
+const database: Pair = {
+  name: 'database',
+  what: 'an SQLite database of 20,000 rows of text, of which 1 % were changed, 200 removed and 300 added',
+  build(folder) {
+    const words = Array.from({ length: 3_000 }, (_, at) =>
+      noise(2 + (at % 4), `word ${at}`).toString('base64url'),
+    );
+    let turn = 0;
+    const text = (count: number): string => {
+      turn += 1;
+      const chosen = noise(2 * count, `text ${turn}`);
+      return Array.from({ length: count }, (_, at) => words[chosen.readUInt16LE(2 * at) % words.length]).join(
+        ' ',
+      );
+    };
+    mkdirSync(folder, { recursive: true });
+    const path = join(folder, 'flights.db');
+    const db = new DatabaseSync(path);
+    db.exec(
+      'create table t (id integer primary key, name text, body text); create index n on t (name); begin',
+    );
+    const insert = db.prepare('insert into t (name, body) values (?, ?)');
+    for (let row = 0; row < 20_000; row += 1) insert.run(text(2), text(20));
+    db.exec('commit');
+    const write = (when: string): string =>
+      tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', folder, 'flights.db');
+    const old = write('old');
+    const update = db.prepare('update t set name = ?, body = ? where id = ?');
+    db.exec('begin');
+    for (let row = 50; row < 20_000; row += 100) update.run(text(2), text(24), row);
+    db.exec('delete from t where id between 5000 and 5199');
+    for (let row = 0; row < 300; row += 1) insert.run(text(2), text(20));
+    db.exec('commit');
+    db.close();
+    return [old, write('new')];
+  },
+};
+
 const FLAGS =
   '-O2 -s -fPIC -shared -DSQLITE_ENABLE_FTS5 -DSQLITE_ENABLE_RTREE -DSQLITE_ENABLE_GEOPOLY -DSQLITE_ENABLE_SESSION -DSQLITE_ENABLE_PREUPDATE_HOOK';
 const STEP = 'SQLITE_API int sqlite3_step(sqlite3_stmt *pStmt){\n';
@@ -202,6 +265,8 @@ export const PAIRS: readonly Pair[] = [
   rebuilt('rebuilt-x64', 'gcc'),
   rebuilt('rebuilt-arm64', 'aarch64-linux-gnu-gcc'),
   weights,
+  tuned,
+  database,
   go('x64'),
   go('arm64'),
   runtime,

@@ -26,6 +26,7 @@ interface Flags {
   gate: boolean;
   signingKey?: string;
   warmTimeout: number;
+  appRealtime: number;
   testDevice: boolean;
   logLevel: string;
 }
@@ -93,6 +94,15 @@ export function agentCommand(): Command {
     )
     .addOption(
       option(
+        '--app-realtime <microseconds>',
+        'of each second, that the control loop of an app may run under SCHED_FIFO; two apps run during an update',
+        'MIDAIR_APP_REALTIME',
+      )
+        .argParser(integer)
+        .default(400_000),
+    )
+    .addOption(
+      option(
         '--test-device',
         'mark this device and what it runs as one that failure injection may harm (midair chaos --help)',
         'MIDAIR_TEST_DEVICE',
@@ -126,6 +136,7 @@ Example:
         camera: resolve(flags.camera),
         panel: flags.panel,
         warmMsMax: flags.warmTimeout * 1000,
+        appRealtimeUs: flags.appRealtime,
         testDevice: flags.testDevice,
         logLevel: flags.logLevel,
       });

@@ -13,6 +13,7 @@ import type { Deed, Scenario } from '#cli/fly/scenario.ts';
 import { Tape } from '#cli/fly/tape.ts';
 import type { Figures } from '#cli/fly/verdict.ts';
 import { Way } from '#cli/fly/way.ts';
+import { LIMITS } from '#cli/limits.ts';
 import { nowUs } from '#handover/native.ts';
 
 export interface Mark {
@@ -30,9 +31,23 @@ export interface DroneOptions {
   device: string;
   fleet: string;
   scenario: Scenario;
-  /** Of the drones of this run, from 0. */
+  /** Of the drones of this run, from 0, and how many there are. */
   index: number;
+  drones: number;
 }
+
+/** Under which a loop of 250 Hz would be stopped for the rest of the second. */
+const APP_REALTIME_US_MIN = 200_000;
+const APP_REALTIME_US_MAX = 400_000;
+
+/**
+ * All drones of a run share one engine, and its real time: V1 and V2 of two can have some each. With more of them those that come
+ * first have it, and the others fly without.
+ */
+const appRealtimeUs = (drones: number): number => {
+  const share = Math.floor(LIMITS.realTimeRuntimeUs / (2 * drones));
+  return share < APP_REALTIME_US_MIN ? APP_REALTIME_US_MAX : Math.min(share, APP_REALTIME_US_MAX);
+};
 
 export class Drone {
   readonly name: string;
@@ -127,6 +142,7 @@ export class Drone {
   async startAgent(): Promise<void> {
     const [http, mqtt] = this.#ways;
     await this.world.startAgent([
+      ...['--app-realtime', String(appRealtimeUs(this.#options.drones))],
       ...argumentsOf(this.#options.scenario.agent),
       ...['--hub', started(http).url('http'), '--mqtt', started(mqtt).url('mqtt')],
     ]);

@@ -62,7 +62,7 @@ export class Flight {
     this.drones = Array.from({ length: drones }, (_, index) => {
       const name = `drone-${index + 1}`;
       const device = `${name}-${process.pid}`;
-      return new Drone({ scope, signal, directory, name, device, fleet: FLEET, scenario, index });
+      return new Drone({ scope, signal, directory, name, device, fleet: FLEET, scenario, index, drones });
     });
     this.#signal = AbortSignal.any([this.#hub.signal, ...this.drones.map(({ world }) => world.signal)]);
   }

@@ -24,8 +24,11 @@ interface Grain {
 const MULTIPLIER = 0x9e3779b1 | 0;
 /** Of the places with one seed only those nearest to where we are are weighed: what was in order mostly stays so. */
 const CANDIDATES_MAX = 24;
-/** A place elsewhere must be so much better than going on where we are. */
-const SWITCH_GAIN = 8;
+/**
+ * So many more bytes must agree at a place elsewhere than by going on where we are. In a program a range too many also spoils the
+ * prediction of references.
+ */
+const SWITCH_GAIN = { program: 8, data: 2 };
 /** In a run that agrees for so long nothing better is looked for. */
 const RUN_BYTES = 32;
 const RANGE_BYTES_MIN = 8;
@@ -133,7 +136,8 @@ function flat(bytes: Uint8Array, at: number, length: number): boolean {
 }
 
 /** Both files as they are compared: see masks.ts. */
-export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
+export function findRanges(old: Uint8Array, young: Uint8Array, kind: keyof typeof SWITCH_GAIN): Ranges {
+  const gain = SWITCH_GAIN[kind];
   const news: number[] = [];
   const olds: number[] = [];
   const lengths: number[] = [];
@@ -269,7 +273,7 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
     let kept = 0;
     const stop = at - back + length;
     for (let one = at - back; one < stop; one += 1) if (young[one] === old[one + delta]) kept += 1;
-    if (length < kept + SWITCH_GAIN) {
+    if (length < kept + gain) {
       at += 1;
       continue;
     }
@@ -279,6 +283,22 @@ export function findRanges(old: Uint8Array, young: Uint8Array): Ranges {
   }
   change(young.length, old.length);
   return rangesOf(news, olds, lengths);
+}
+
+/** In a file of numbers that all changed a little at least this share of the bytes stayed. Chance gives one in 256. */
+const IN_PLACE_SHARE = 0.2;
+const IN_PLACE_BYTES_MIN = 4096;
+
+/**
+ * The one range of a file that was written anew in place: no few bytes in a row agree, so none would be found, and yet each number is
+ * close to the one that was there.
+ * @returns undefined when it does not look like that
+ */
+export function inPlace(old: Uint8Array, young: Uint8Array): Ranges | undefined {
+  if (old.length !== young.length || young.length < IN_PLACE_BYTES_MIN) return undefined;
+  let same = 0;
+  for (let at = 0; at < young.length; at += 1) if (young[at] === old[at]) same += 1;
+  return same < IN_PLACE_SHARE * young.length ? undefined : rangesOf([0], [0], [young.length]);
 }
 
 function rangesOf(news: number[], olds: number[], lengths: number[]): Ranges {

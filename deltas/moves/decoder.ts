@@ -12,7 +12,7 @@ import { BlockFile } from '#deltas/moves/block-file.ts';
 import { type Fix, PIECE_BYTES_MAX, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import type { Ranges } from '#deltas/moves/covers.ts';
 import { readElf, type Segment } from '#deltas/moves/elf.ts';
-import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
+import { DATA_COLUMNS, PLAN_COLUMNS, WORD_COLUMNS, WORD_WIDTHS } from '#deltas/moves/format.ts';
 import { Prediction } from '#deltas/moves/prediction.ts';
 import { References } from '#deltas/moves/references.ts';
 
@@ -58,8 +58,8 @@ export async function* decodeMoves(
     held = 0;
     yield* sources.literal(length);
   }
-  let chunk: DataChunk | undefined;
-  const fix: Fix = (_view, _at, _kind, predicted) => (chunk as DataChunk).fix(predicted);
+  let chunk: DataChunk | WordChunk | undefined;
+  const fix: Fix = (_view, _at, _kind, predicted) => (chunk as DataChunk | WordChunk).fix(predicted);
   let place = 0;
   for (let index = 0; index < ranges.count; index += 1) {
     const to = ranges.news[index] as number;
@@ -67,7 +67,7 @@ export async function* decodeMoves(
     const length = ranges.lengths[index] as number;
     if (to > place) yield* literal(to - place);
     for (let done = 0; done < length; ) {
-      if (chunk === undefined || chunk.left === 0) chunk = new DataChunk(await readChunk(sources));
+      if (chunk === undefined || chunk.left === 0) chunk = dataChunk(await readChunk(sources));
       const found = references?.heldAt(from + done) ?? (await references?.at(from + done));
       const some = pieceBytes(from + done, length - done, found);
       if (some > chunk.left) throw new DeltaError('CORRUPT', 'moves: a chunk ends within a piece');
@@ -164,6 +164,12 @@ function readPlan(
 }
 
 /** What the prediction missed in the next so many copied bytes. */
+function dataChunk(bytes: Buffer): DataChunk | WordChunk {
+  const reader = new ByteReader(bytes, 'moves');
+  const copied = reader.integer();
+  return copied === 0 ? new WordChunk(reader) : new DataChunk(copied, reader);
+}
+
 class DataChunk {
   readonly #columns: Record<(typeof DATA_COLUMNS)[number], ByteReader>;
   /** Copied bytes that it still speaks of. */
@@ -173,10 +179,8 @@ class DataChunk {
   #same = Number.POSITIVE_INFINITY;
   #run = 0;
 
-  constructor(chunk: Buffer) {
-    const reader = new ByteReader(chunk, 'moves');
-    this.left = reader.integer();
-    if (this.left === 0) throw new DeltaError('CORRUPT', 'moves: a chunk for no bytes');
+  constructor(copied: number, reader: ByteReader) {
+    this.left = copied;
     this.#columns = columnsOf(DATA_COLUMNS, reader);
     this.#nextFix();
     this.#nextRun();
@@ -228,6 +232,88 @@ class DataChunk {
   finish(): void {
     end(...Object.values(this.#columns));
     if (this.#right !== Number.POSITIVE_INFINITY || this.#same !== Number.POSITIVE_INFINITY)
+      throw new DeltaError('CORRUPT', 'moves: differences beyond the end');
+  }
+}
+
+/** See words.ts. */
+class WordChunk {
+  left: number;
+  readonly #width: number;
+  readonly #sames: ByteReader;
+  readonly #planes: readonly ByteReader[];
+  /** Bytes of the first word, until it has begun; 0: it is like the others. */
+  #lead: number;
+  /** Words until the next that differs. */
+  #same = 0;
+  /** Of what is under way, a word that differs or some that do not: its bytes, and those that are done. */
+  #size = 0;
+  #done = 0;
+  /** What is to be added, and what the byte before carried over. */
+  #more = 0;
+  #carry = 0;
+
+  constructor(reader: ByteReader) {
+    this.#width = reader.integer(4);
+    if (!WORD_WIDTHS.includes(this.#width)) throw new DeltaError('CORRUPT', 'moves: words of no width');
+    this.#lead = reader.integer(this.#width - 1);
+    this.left = reader.integer();
+    if (this.left === 0) throw new DeltaError('CORRUPT', 'moves: a chunk for no bytes');
+    const { same, ...planes } = columnsOf(WORD_COLUMNS, reader);
+    this.#sames = same;
+    this.#planes = Object.values(planes);
+    this.#next();
+  }
+
+  #next(): void {
+    this.#same = this.#sames.left > 0 ? this.#sames.integer() : Number.POSITIVE_INFINITY;
+  }
+
+  #begin(): void {
+    this.#size = Math.min(this.#lead > 0 ? this.#lead : this.#width, this.left);
+    this.#lead = 0;
+    [this.#done, this.#more, this.#carry] = [0, 0, 0];
+    if (this.#same > 0) {
+      const whole = this.#size === this.#width ? Math.floor(this.left / this.#width) : 1;
+      const words = Math.min(this.#same, whole);
+      this.#size *= words;
+      this.#same -= words;
+      return;
+    }
+    let zigzag = 0;
+    for (let at = 0; at < this.#size; at += 1) zigzag |= (this.#planes[at] as ByteReader).byte() << (8 * at);
+    if (zigzag === 0) throw new DeltaError('CORRUPT', 'moves: a word that differs by nothing');
+    this.#more = (zigzag >>> 1) ^ -(zigzag & 1);
+    this.#next();
+  }
+
+  fix(predicted: number): number {
+    return predicted;
+  }
+
+  /** Adds what differs to `piece`, which must be within what is left. */
+  differ(piece: Buffer): void {
+    for (let at = 0; at < piece.length; ) {
+      if (this.#done === this.#size) this.#begin();
+      const some = Math.min(this.#size - this.#done, piece.length - at);
+      if (this.#more !== 0) {
+        for (let place = at; place < at + some; place += 1) {
+          const more = (this.#more >>> (8 * (this.#done + place - at))) & 0xff;
+          const sum = (piece[place] as number) + more + this.#carry;
+          piece[place] = sum & 0xff;
+          this.#carry = sum >> 8;
+        }
+      }
+      at += some;
+      this.#done += some;
+      this.left -= some;
+    }
+  }
+
+  /** @throws DeltaError `CORRUPT` when it says more than was used */
+  finish(): void {
+    end(this.#sames, ...this.#planes);
+    if (this.#same !== Number.POSITIVE_INFINITY)
       throw new DeltaError('CORRUPT', 'moves: differences beyond the end');
   }
 }

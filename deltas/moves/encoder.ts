@@ -6,6 +6,7 @@
  */
 import { ByteWriter } from '#deltas/bytes.ts';
 import { LIMITS } from '#deltas/limits.ts';
+import { joinColumns, writers } from '#deltas/moves/columns.ts';
 import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import { findRanges, type Ranges } from '#deltas/moves/covers.ts';
 import { type Elf, type ReadAt, readElf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
@@ -14,6 +15,7 @@ import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
 import { masked } from '#deltas/moves/masks.ts';
 import { Prediction } from '#deltas/moves/prediction.ts';
 import { References } from '#deltas/moves/references.ts';
+import { byWords, type Copied } from '#deltas/moves/words.ts';
 
 export interface EncodedMoves {
   /** What a reader takes from the section, in order, each with its length before it. */
@@ -24,6 +26,8 @@ export interface EncodedMoves {
   ranges: number;
   /** References in what was copied, and how many of them were predicted wrongly. */
   references: { count: number; wrong: number };
+  /** Whether a chunk tells its differences by words. */
+  words: boolean;
 }
 
 /** A correction larger than this says that there is no reference: the bytes are told as they differ. */
@@ -42,20 +46,27 @@ async function programs(old: Uint8Array, young: Uint8Array): Promise<{ old: Elf;
   return a !== undefined && b !== undefined && a.machine === b.machine ? { old: a, young: b } : undefined;
 }
 
-/** @returns undefined when there are more ranges than a reader takes */
-export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<EncodedMoves | undefined> {
-  const elf = await programs(old, young);
+/**
+ * @param known the ranges, of files that are no programs; by default they are looked for
+ * @returns undefined when there are more ranges than a reader takes
+ */
+export async function encodeMoves(
+  old: Uint8Array,
+  young: Uint8Array,
+  known?: Ranges,
+): Promise<EncodedMoves | undefined> {
+  const elf = known === undefined ? await programs(old, young) : undefined;
   let ranges: Ranges;
   let references: References | undefined;
   let prediction: Prediction | undefined;
   const segments: Segment[] = elf?.young.segments ?? [];
   let moves: number[] = [];
   if (elf === undefined) {
-    ranges = findRanges(old, young);
+    ranges = known ?? findRanges(old, young, 'data');
   } else {
     references = new References(elf.old, readerOf(old), old.length);
     const theirs = new References(elf.young, readerOf(young), young.length);
-    ranges = findRanges(await masked(old, references), await masked(young, theirs));
+    ranges = findRanges(await masked(old, references), await masked(young, theirs), 'program');
     moves = anchorMoves(elf.old, elf.young);
     prediction = new Prediction(elf.old, segments, ranges, moves);
   }
@@ -78,6 +89,16 @@ export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<E
     data.wrong(miss);
     return value;
   };
+  let copied: Copied[] = [];
+  let words = false;
+  const take = async (): Promise<void> => {
+    const chunk = data.take();
+    // A program's data was predicted, and what was missed has no width.
+    const better = elf === undefined ? await byWords(chunk, copied) : undefined;
+    chunks.push(better ?? chunk);
+    words ||= better !== undefined;
+    copied = [];
+  };
   let place = 0;
   let copiedBytes = 0;
   for (let index = 0; index < ranges.count; index += 1) {
@@ -92,14 +113,17 @@ export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<E
       pieceAt = to + done;
       if (found !== undefined && prediction !== undefined)
         predict(piece, from + done, pieceAt, index, found, prediction, fix);
-      data.differ(piece, young.subarray(pieceAt, pieceAt + some));
+      const actual = young.subarray(pieceAt, pieceAt + some);
+      data.differ(piece, actual);
+      if (elf === undefined)
+        copied.push({ old: old.subarray(from + done, from + done + some), young: actual });
       done += some;
-      if (data.full) chunks.push(data.take());
+      if (data.full) await take();
     }
     place = to + length;
     copiedBytes += length;
   }
-  if (data.copied > 0) chunks.push(data.take());
+  if (data.copied > 0) await take();
   if (young.length > place) literals.push(young.subarray(place));
   return {
     chunks: chunks.flatMap(withLength),
@@ -107,6 +131,7 @@ export async function encodeMoves(old: Uint8Array, young: Uint8Array): Promise<E
     copiedBytes,
     ranges: ranges.count,
     references: count,
+    words,
   };
 }
 
@@ -116,20 +141,15 @@ function withLength(chunk: Buffer): Buffer[] {
   return [length, chunk];
 }
 
-const writers = <Name extends string>(names: readonly Name[]): Record<Name, ByteWriter> =>
-  Object.fromEntries(names.map((name) => [name, new ByteWriter()])) as Record<Name, ByteWriter>;
-
 /** The first integer, the columns' lengths, the columns. */
 function join<Name extends string>(
   first: number,
   names: readonly Name[],
   columns: Record<Name, ByteWriter>,
 ): Buffer {
-  const all = new ByteWriter();
-  all.integer(first);
-  for (const name of names) all.integer(columns[name].length);
-  for (const name of names) all.bytes(columns[name].finish());
-  return all.finish();
+  const head = new ByteWriter();
+  head.integer(first);
+  return joinColumns(head, names, columns);
 }
 
 /** How far each anchor of the old program is from that of the new one, less that of the one before. */

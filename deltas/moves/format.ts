@@ -4,3 +4,6 @@
 export const PLAN_COLUMNS = ['segments', 'anchors', 'gaps', 'lengths', 'seeks'] as const;
 /** Of the chunks that follow, after the number of copied bytes that each speaks of. */
 export const DATA_COLUMNS = ['skips', 'fixes', 'same', 'runs', 'bytes'] as const;
+/** Of one that tells its differences by words (`words-1`): after 0, the word's bytes, the first word's, and the copied bytes. */
+export const WORD_COLUMNS = ['same', 'plane0', 'plane1', 'plane2', 'plane3'] as const;
+export const WORD_WIDTHS: readonly number[] = [2, 4];

@@ -280,18 +280,22 @@ class Steps(unittest.TestCase):
         self.tell(**grant, epoch=2, **{'from': 'snap'})
         self.assertEqual(len(self.rotors.grants), 1)
 
-    def test_a_shadow_goes_on_from_the_state_of_its_prior_if_it_reads_it(self):
-        for epoch, version in ((1, 1), (2, 2)):
-            payload = {'state': {'learned': 1}, 'stateVersion': version}
-            left, right = socket.socketpair()
-            message = {'type': 'SHADOW', 'epoch': epoch, 'role': 'shadow', 'payload': payload, 'fds': ['mirror']}
-            self.tell(type='OFFER', epoch=epoch, role='candidate')
-            socket.send_fds(self.peer, [json.dumps(message).encode() + b'\n'], [right.fileno()])
-            right.close()
-            self.loop.turn()
-            left.close()
-        self.assertEqual([mirror.payload for mirror in self.mirrors],
-                         [{'state': {'learned': 1}, 'stateVersion': 1}, None])
+    def shadowed(self, payload):
+        left, right = socket.socketpair()
+        message = {'type': 'SHADOW', 'epoch': 1, 'role': 'shadow', 'payload': payload, 'fds': ['mirror']}
+        self.tell(type='OFFER', epoch=1, role='candidate')
+        socket.send_fds(self.peer, [json.dumps(message).encode() + b'\n'], [right.fileno()])
+        right.close()
+        self.loop.turn()
+        left.close()
+        return [mirror.payload for mirror in self.mirrors]
+
+    def test_a_shadow_goes_on_from_the_state_of_its_prior(self):
+        payload = {'state': {'learned': 1}, 'stateVersion': 1}
+        self.assertEqual(self.shadowed(payload), [payload])
+
+    def test_but_not_from_one_that_it_does_not_read(self):
+        self.assertEqual(self.shadowed({'state': {'learned': 1}, 'stateVersion': 2}), [None])
 
     def said(self):
         return [(line['type'], line.get('resource')) for line in map(json.loads, self.peer.recv(65536).splitlines())]
