@@ -15,7 +15,7 @@ import type { Log } from '#agent/log.ts';
 import type { LinkSigning } from '#agent/signing.ts';
 import { LIMITS } from '#handover/limits.ts';
 import { closeAll, type LineListener, type LineSocket, listenLines } from '#handover/lines.ts';
-import { deadlineMs, delayed, step } from '#handover/machine.ts';
+import { deadlineMs, delayed, goneFrom, step } from '#handover/machine.ts';
 import {
   type AppMessage,
   type JsonObject,
@@ -68,13 +68,6 @@ interface Part {
 const nowMs = (): number => nowUs() / 1000;
 const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
-
-/** The apps that a state names. */
-const inUse = (state: State): AppId[] => {
-  const named =
-    'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
-  return named.filter((id) => id !== null);
-};
 
 type Line = LineSocket<AppMessage>;
 const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'committed', 'failsafe'];
@@ -132,7 +125,11 @@ export class Coordinator {
       await new Promise((resolve) => setTimeout(resolve, AGENT_LIMITS.reconnectPollMs));
     }
     this.#booted = true;
-    const gone = inUse(state).filter((id) => !running.has(id) || ('candidate' in state && frozen.has(id)));
+    const gone = goneFrom(
+      state,
+      (id) => running.has(id),
+      (id) => frozen.has(id),
+    );
     this.#events.unshift({ type: 'boot', gone, atMs: nowMs() });
     this.#run();
     for (const who of gone) this.happen({ type: 'dead', who, atMs: nowMs() });

@@ -49,6 +49,17 @@ const silentMs = (state: State, config: Config): number => {
   return state.heardMs + (alone ? config.limits.aloneSilenceMsMax : state.policy.heartbeatMsMax);
 };
 
+/** For `boot`: the apps of a state that can act no more. Only a fence freezes, and it is for the apps of an update. */
+export const goneFrom = (
+  state: State,
+  isRunning: (id: AppId) => boolean,
+  isFrozen: (id: AppId) => boolean,
+): AppId[] => {
+  const isUpdate = 'candidate' in state;
+  const named = isUpdate ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
+  return named.filter((id) => id !== null).filter((id) => !isRunning(id) || (isUpdate && isFrozen(id)));
+};
+
 export const step = (state: State, event: Event, config: Config): Step => {
   const { atMs } = event;
   switch (event.type) {

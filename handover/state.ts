@@ -79,10 +79,12 @@ export type State = { readonly epoch: number } & (
   | { readonly phase: 'failsafe'; readonly failure: Failure }
 );
 
-export type Event = {
-  readonly atMs: number;
-} /** `gone`: those of the state's apps that can act no more, dead or frozen. */ & (
-  | { readonly type: 'boot'; readonly gone: readonly AppId[] }
+export type Event = { readonly atMs: number } & (
+  | {
+      readonly type: 'boot';
+      /** Those of the state's apps that can act no more, dead or frozen. */
+      readonly gone: readonly AppId[];
+    }
   | { readonly type: 'tick' }
   /** A candidate's container was started. */
   | { readonly type: 'update'; readonly candidate: AppId; readonly policy: Policy }

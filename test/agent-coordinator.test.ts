@@ -111,6 +111,14 @@ const restarted = async (
   return { coordinator, booting, connect, fenced, outcomes, heard, reports };
 };
 
+/** V1 is the owner, holds everything, and has been heard for as long as the agent waited for V2. */
+const flying = async (given: Partial<Given> = {}) => {
+  const lab = await restarted({ phase: 'idle', epoch: 5, owner: 'v1', speaks: SPEAKS }, given);
+  lab.connect('v1', [...RESOURCES]);
+  await lab.booting;
+  return lab;
+};
+
 it('while apps connect again no deadline of its former life passes: the prior flies on, the candidate is fenced', async () => {
   const state: State = {
     phase: 'releasing',
@@ -215,15 +223,10 @@ it('a prior that a former life froze is dead: V2 stands by and gets the rotors a
 
 it('V1 dies while V2 stands by: that V2 may is on disk before, and that it does after it has the rotors', async () => {
   const order: string[] = [];
-  const { coordinator, booting, connect, heard } = await restarted(
-    { phase: 'idle', epoch: 5, owner: 'v1', speaks: SPEAKS },
-    {
-      write: ({ phase, epoch }) => void order.push(`${phase} ${epoch} is written`),
-      granting: (resource) => void order.push(`the ${resource} are granted`),
-    },
-  );
-  connect('v1', [...RESOURCES]);
-  await booting;
+  const { coordinator, connect, heard } = await flying({
+    write: ({ phase, epoch }) => void order.push(`${phase} ${epoch} is written`),
+    granting: (resource) => void order.push(`the ${resource} are granted`),
+  });
   coordinator.update('v2', policyOf({}));
   connect('v2', []);
   await until('V2 stands by', () => heard.v2?.some(({ type }) => type === 'PREPARE') === true);
@@ -236,15 +239,7 @@ it('V1 dies while V2 stands by: that V2 may is on disk before, and that it does 
 });
 
 it('the shadow is told where the one that flies was at its last heartbeat', async () => {
-  const { coordinator, booting, connect, heard } = await restarted({
-    phase: 'idle',
-    epoch: 5,
-    owner: 'v1',
-    speaks: SPEAKS,
-  });
-  connect('v1', [...RESOURCES]);
-  await booting;
-  await new Promise((resolve) => setTimeout(resolve, 5 * LIMITS.snapIntervalMs));
+  const { coordinator, connect, heard } = await flying();
   coordinator.update('v2', policyOf({}));
   connect('v2', []);
   await until('V2 follows', () => heard.v2?.some(({ type }) => type === 'SHADOW') === true);
@@ -256,14 +251,7 @@ it('the shadow is told where the one that flies was at its last heartbeat', asyn
 });
 
 it('a candidate that is quicker than the engine is heard once it is known who it is', async () => {
-  const { coordinator, booting, connect, heard } = await restarted({
-    phase: 'idle',
-    epoch: 5,
-    owner: 'v1',
-    speaks: SPEAKS,
-  });
-  connect('v1', [...RESOURCES]);
-  await booting;
+  const { coordinator, connect, heard } = await flying();
   const started = coordinator.starting();
   connect('v2', []);
   // It has said HELLO, and the engine has not answered yet.
@@ -276,14 +264,7 @@ it('a candidate that is quicker than the engine is heard once it is known who it
 });
 
 it('who was started in vain is turned away', async () => {
-  const { coordinator, booting, connect, heard } = await restarted({
-    phase: 'idle',
-    epoch: 5,
-    owner: 'v1',
-    speaks: SPEAKS,
-  });
-  connect('v1', [...RESOURCES]);
-  await booting;
+  const { coordinator, connect, heard } = await flying();
   const started = coordinator.starting();
   connect('v2', []);
   await new Promise((resolve) => setTimeout(resolve, 5 * ANSWER_MS));

@@ -101,6 +101,13 @@ const runtime: Pair = {
     }),
 };
 
+/** @returns a tar of them as they are now */
+const weightsTar = (folder: string, when: string, values: Float32Array): string => {
+  mkdirSync(join(folder, when), { recursive: true });
+  writeFileSync(join(folder, when, 'weights.bin'), new Uint8Array(values.buffer));
+  return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'weights.bin');
+};
+
 const weights: Pair = {
   name: 'weights',
   what: '52 MB of float32, 1 % of the values changed by about 1 %',
@@ -115,19 +122,14 @@ const weights: Pair = {
       values[at] = radius * Math.cos(angle);
       values[at + 1] = radius * Math.sin(angle);
     }
-    const write = (when: string): string => {
-      mkdirSync(join(folder, when), { recursive: true });
-      writeFileSync(join(folder, when, 'weights.bin'), new Uint8Array(values.buffer));
-      return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'weights.bin');
-    };
-    const old = write('old');
+    const old = weightsTar(folder, 'old', values);
     const places = noise(8 * (count / 100), 'places');
     for (let at = 0; at < count / 100; at += 1) {
       const place = places.readUInt32LE(8 * at) % count;
       const change = 0.01 * (places.readUInt32LE(8 * at + 4) / 2 ** 31 - 1);
       values[place] = (values[place] as number) * (1 + change);
     }
-    return [old, write('new')];
+    return [old, weightsTar(folder, 'new', values)];
   },
 };
 
@@ -142,15 +144,10 @@ const tuned: Pair = {
     const normal = (at: number): number =>
       Math.sqrt(-2 * Math.log(uniform(2 * at))) * Math.cos(2 * Math.PI * uniform(2 * at + 1));
     const values = Float32Array.from({ length: count }, (_, at) => 0.05 * normal(at));
-    const write = (when: string): string => {
-      mkdirSync(join(folder, when), { recursive: true });
-      writeFileSync(join(folder, when, 'weights.bin'), new Uint8Array(values.buffer));
-      return tar(join(folder, `${when}.tar`), '--mtime=@0', '-C', join(folder, when), 'weights.bin');
-    };
-    const old = write('old');
+    const old = weightsTar(folder, 'old', values);
     for (let at = 0; at < count; at += 1)
       values[at] = (values[at] as number) + 1e-5 * normal((at * 7919) % count);
-    return [old, write('new')];
+    return [old, weightsTar(folder, 'new', values)];
   },
 };
 

@@ -18,7 +18,7 @@ const {
   PEER_KEY: key = '',
 } = process.env;
 // Not part of the package's interface: only to be scheduled as the app is that it is compared with.
-const { setFifo } = (await import(realtime)) as { setFifo: (on: boolean) => unknown };
+const { setFifo } = (await import(realtime)) as typeof import('#handover/realtime.ts');
 
 const { SignedLink } = (await import(mavlink)) as typeof import('#handover/mavlink/index.ts');
 
@@ -26,7 +26,7 @@ const loop = new Loop(HOVER);
 let port: SerialPort | undefined;
 
 const open = (): void => {
-  setFifo(true);
+  setFifo('flies');
   const opened = new SerialPort({ path, baudRate: 921_600, lock: PEER_LOCK !== '0' });
   port = opened;
   loop.resume(null, 0, new SignedLink({ key: Buffer.from(key, 'hex'), linkId: 1, lastTimestamp: 0 }));

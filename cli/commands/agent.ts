@@ -1,6 +1,7 @@
 /** `midair agent`: the on-device supervisor. */
 import { resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { LIMITS } from '#agent/limits.ts';
 import {
   type Address,
   address,
@@ -99,7 +100,7 @@ export function agentCommand(): Command {
         'MIDAIR_APP_REALTIME',
       )
         .argParser(integer)
-        .default(400_000),
+        .default(LIMITS.appRealtimeUs),
     )
     .addOption(
       option(

@@ -3,6 +3,7 @@
  *
  * Invariant: everything it starts is registered with the scope; what is done to it leaves a mark on its record.
  */
+import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
 import type { Scope } from '#cli/demo/scope.ts';
 import { type Current, hoverOf, World } from '#cli/demo/world.ts';
 import { FLY } from '#cli/fly/limits.ts';
@@ -38,7 +39,6 @@ export interface DroneOptions {
 
 /** Under which a loop of 250 Hz would be stopped for the rest of the second. */
 const APP_REALTIME_US_MIN = 200_000;
-const APP_REALTIME_US_MAX = 400_000;
 
 /**
  * All drones of a run share one engine, and its real time: V1 and V2 of two can have some each. With more of them those that come
@@ -46,7 +46,9 @@ const APP_REALTIME_US_MAX = 400_000;
  */
 const appRealtimeUs = (drones: number): number => {
   const share = Math.floor(LIMITS.realTimeRuntimeUs / (2 * drones));
-  return share < APP_REALTIME_US_MIN ? APP_REALTIME_US_MAX : Math.min(share, APP_REALTIME_US_MAX);
+  return share < APP_REALTIME_US_MIN
+    ? AGENT_LIMITS.appRealtimeUs
+    : Math.min(share, AGENT_LIMITS.appRealtimeUs);
 };
 
 export class Drone {

@@ -58,8 +58,8 @@ export async function* decodeMoves(
     held = 0;
     yield* sources.literal(length);
   }
-  let chunk: DataChunk | WordChunk | undefined;
-  const fix: Fix = (_view, _at, _kind, predicted) => (chunk as DataChunk | WordChunk).fix(predicted);
+  let chunk: Chunk | undefined;
+  const fix: Fix = (_view, _at, _kind, predicted) => (chunk as Chunk).fix(predicted);
   let place = 0;
   for (let index = 0; index < ranges.count; index += 1) {
     const to = ranges.news[index] as number;
@@ -163,8 +163,10 @@ function readPlan(
   return { segments, moves, ranges };
 }
 
+type Chunk = DataChunk | WordChunk;
+
 /** What the prediction missed in the next so many copied bytes. */
-function dataChunk(bytes: Buffer): DataChunk | WordChunk {
+function dataChunk(bytes: Buffer): Chunk {
   const reader = new ByteReader(bytes, 'moves');
   const copied = reader.integer();
   return copied === 0 ? new WordChunk(reader) : new DataChunk(copied, reader);

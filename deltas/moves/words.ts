@@ -51,14 +51,18 @@ function differences(copied: readonly Copied[]): Float64Array {
   return Float64Array.from(places);
 }
 
+/** Bytes that the first word lacks. */
+const lackOf = (lead: number, width: number): number => (width - lead) % width;
+
 /** Where words begin so that the fewest differ. */
 function leadOf(places: Float64Array, width: number): number {
   let [best, fewest] = [0, Number.POSITIVE_INFINITY];
   for (let lead = 0; lead < width; lead += 1) {
+    const lack = lackOf(lead, width);
     let words = 0;
     let last = -1;
     for (const place of places) {
-      const word = Math.floor((place - lead + width) / width);
+      const word = Math.floor((place + lack) / width);
       if (word !== last) words += 1;
       last = word;
     }
@@ -81,17 +85,15 @@ function writeChunk(copied: readonly Copied[], places: Float64Array, width: numb
     const { old, young } = copied[piece] as Copied;
     return (young[place - pieceStart] as number) - (old[place - pieceStart] as number);
   };
+  const lack = lackOf(lead, width);
   let told = 0;
-  let last = -1;
   for (const place of places) {
-    // The first word has a number of its own, whether or not it is short.
-    const word = Math.floor((place - lead + width) / width) - (lead === 0 ? 1 : 0);
-    if (word === last) continue;
-    last = word;
+    const word = Math.floor((place + lack) / width);
+    if (word < told) continue;
     columns.same.integer(word - told);
     told = word + 1;
-    const start = Math.max(0, (lead === 0 ? 0 : lead - width) + word * width);
-    const end = Math.min(total, (lead === 0 ? width : lead) + word * width);
+    const start = Math.max(0, word * width - lack);
+    const end = Math.min(total, (word + 1) * width - lack);
     let difference = 0;
     for (let at = start; at < end; at += 1) difference += differenceAt(at) * 2 ** (8 * (at - start));
     const bits = 8 * (end - start);

@@ -12,7 +12,7 @@ import { policyOf } from '#agent/policy.ts';
 import { Killed, Process } from '#device-sim/virtual/process.ts';
 import type { Current, Release, Target } from '#fleet/protocol.ts';
 import { LIMITS } from '#handover/limits.ts';
-import { deadlineMs, delayed, step } from '#handover/machine.ts';
+import { deadlineMs, delayed, goneFrom, step } from '#handover/machine.ts';
 import { type AppMessage, RESOURCES } from '#handover/messages.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, State } from '#handover/state.ts';
 import { giverOf } from '#handover/transfer.ts';
@@ -130,13 +130,9 @@ export class Agent {
     }
     const state = this.#state;
     this.#booted = true;
-    const named =
-      'candidate' in state ? [state.prior, state.candidate] : state.phase === 'idle' ? [state.owner] : [];
     const frozen = (id: AppId): boolean => this.#drone.apps.get(id)?.frozen === true;
     const running = (id: AppId): boolean => this.#drone.apps.get(id)?.running === true;
-    const gone = named
-      .filter((id) => id !== null)
-      .filter((id) => !running(id) || ('candidate' in state && frozen(id)));
+    const gone = goneFrom(state, running, frozen);
     this.#events.unshift({ type: 'boot', gone, atMs: this.#nowMs() });
     this.#run();
     for (const who of gone) this.#happen({ type: 'dead', who, atMs: this.#nowMs() });
