@@ -81,6 +81,8 @@ export const flyPeer = async (
       });
     return { container, words, up: async () => void (await up()) };
   };
+  // Whoever flew before is gone, so the board lands; an app that sees it land stays down.
+  await world.until('the drone to stand', async () => ((await world.sim.state()).landed ? true : undefined));
   const first = await make(false);
   const made = [first];
   try {
