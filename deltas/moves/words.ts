@@ -96,9 +96,9 @@ function writeChunk(copied: readonly Copied[], places: Float64Array, width: numb
     const end = Math.min(total, (word + 1) * width - lack);
     let difference = 0;
     for (let at = start; at < end; at += 1) difference += differenceAt(at) * 2 ** (8 * (at - start));
-    const bits = 8 * (end - start);
-    // Signed, of so many bits; then the sign goes last.
-    const signed = bits === 32 ? difference | 0 : (difference << (32 - bits)) >> (32 - bits);
+    // Signed, of as many bits as the word has; then the sign goes last.
+    const spare = 32 - 8 * (end - start);
+    const signed = (difference << spare) >> spare;
     const zigzag = (signed << 1) ^ (signed >> 31);
     for (let at = 0; at < end - start; at += 1) (planes[at] as ByteWriter).byte((zigzag >>> (8 * at)) & 0xff);
   }
