@@ -327,10 +327,11 @@ export async function openEngine(url: string): Promise<Engine> {
     const cgroup = place?.cgroup ?? findCgroup(id);
     const settled = ({ dead, ...rest }: Ended): Fenced => ({ ...rest, dead: Promise.resolve(dead) });
     if (!cgroup) return settled(await fenceByEngine(id, place?.pid, place?.startTicks, since));
-    if (isEmpty(cgroup)) return settled({ how: 'already-dead', ms: since(), dead: true });
 
+    // First of all: whether anything is left to be frozen takes as long to find out.
     const frozen = await freeze(cgroup);
     const frozenMs = since();
+    if (!frozen && isEmpty(cgroup)) return settled({ how: 'already-dead', ms: since(), dead: true });
     if (!frozen) return settled(await end(id, cgroup, frozen, frozenMs, since));
     const ending = pause(CGROUP_LIMITS.frozenMs).then(() => end(id, cgroup, frozen, frozenMs, since));
     const dead = ending.then((ended) => ended.dead);

@@ -296,6 +296,9 @@ export class Session {
     } catch (error) {
       const code = error instanceof DivergedError ? error.code : 'WARM_UP_FAILED';
       if (!warming.signal.aborted) this.fault(code, textOf(error));
+    } finally {
+      // What has ended is not aborted when the rotors are granted: nothing needless is done then.
+      if (this.#warming === warming) this.#warming = undefined;
     }
   }
 
