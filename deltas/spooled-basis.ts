@@ -72,7 +72,7 @@ export async function openSpooled(spooled: SpooledBasis): Promise<Basis & { clos
       const { offset, bytes } = place;
       return {
         size: bytes,
-        read: (at, length) => file.read(offset + at, Math.max(0, Math.min(length, bytes - at))),
+        read: (at, length, into) => file.read(offset + at, Math.max(0, Math.min(length, bytes - at)), into),
       };
     },
     ...(list && { list: () => list }),

@@ -26,8 +26,7 @@ function writes(word: number): boolean {
 }
 
 export function sweepAarch64(finds: Finds, stretch: Stretch, holds: (address: number) => boolean): void {
-  const { bytes, from, start, end, base, part } = stretch;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const { view, from, start, end, base, part } = stretch;
   const pages = new Float64Array(32);
   /** File offset of the ADRP that set the register; 0: none. */
   const setters = new Float64Array(32);

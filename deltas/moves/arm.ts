@@ -17,9 +17,9 @@ export function isThumb({ bytes, from, start, end }: Stretch): boolean {
 
 /** B and BL, and the constants behind the code that say how far away something is. */
 export function sweepArm(finds: Finds, stretch: Stretch, holds: (address: number) => boolean): void {
-  const { bytes, from, start, end, base, part } = stretch;
+  const { view, from, start, end, base, part } = stretch;
   for (let at = Math.ceil(start / 4) * 4; at < end && at + 4 <= part.offset + part.bytes; at += 4) {
-    const word = bytes.readInt32LE(at - from);
+    const word = view.getInt32(at - from, true);
     if ((word & 0x0e000000) !== 0x0a000000) continue;
     const target = base + at + 8 + ((word << 8) >> 6);
     if (holds(target)) finds.add(at, KIND.branch24, target, 0);
@@ -31,25 +31,25 @@ export function sweepArm(finds: Finds, stretch: Stretch, holds: (address: number
  * looked for: counted from the word itself it points a little beside its target, which has mostly moved as far.
  */
 export function sweepThumb(finds: Finds, stretch: Stretch, holds: (address: number) => boolean): void {
-  const { bytes, from, start, end, base, part } = stretch;
+  const { bytes, view, from, start, end, base, part } = stretch;
   const stop = part.offset + part.bytes;
   const literals = new Set<number>();
   const literal = (at: number): void => {
     if (at < start || at >= end || at + 4 > stop || literals.has(at)) return;
     literals.add(at);
-    const target = base + at + bytes.readInt32LE(at - from);
+    const target = base + at + view.getInt32(at - from, true);
     if (holds(target)) finds.add(at, KIND.self32, target, 0);
   };
   const first = Math.max(part.offset, start - LEAD_BYTES, from);
   for (let at = first + (first % 2); at < end && at + 4 <= stop && at - from + 4 <= bytes.length; ) {
-    const half = bytes.readUInt16LE(at - from);
+    const half = view.getUint16(at - from, true);
     if (half >>> 11 < 0x1d) {
       // LDR Rt, [PC, #imm8 words]
       if (half >>> 11 === 0x09) literal(Math.floor((at + 4) / 4) * 4 + 4 * (half & 0xff));
       at += 2;
       continue;
     }
-    const next = bytes.readUInt16LE(at - from + 2);
+    const next = view.getUint16(at - from + 2, true);
     if (half >>> 11 === 0x1e && ((next & 0x9000) === 0x9000 || (next & 0xd001) === 0xc000)) {
       // BLX changes to A32, whose instructions are aligned.
       const changes = (next & 0x1000) === 0;

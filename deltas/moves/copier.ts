@@ -15,7 +15,6 @@ import { BLOCK_BYTES, type Found, KIND, WIDTH } from '#deltas/moves/references.t
 export type Fix = (view: DataView, at: number, kind: number, predicted: number) => number;
 
 const PAGE = 4096;
-const ANCHORED: ReadonlySet<number> = new Set([KIND.offset32, KIND.index32]);
 
 /** A block and what of a reference reaches over its end. */
 export const PIECE_BYTES_MAX = BLOCK_BYTES + 8;
@@ -80,7 +79,7 @@ export function predict(
       view.setInt8(at, fix(view, at, kind, predicted));
       continue;
     }
-    if (ANCHORED.has(kind)) extra = prediction.anchor(extra);
+    if (kind === KIND.offset32 || kind === KIND.index32) extra = prediction.anchor(extra);
     else if (kind === KIND.table32 || kind === KIND.go32) extra = prediction.target(extra, range);
     const isLength = kind === KIND.length32 || kind === KIND.length64;
     const moved = kind === KIND.go32 ? prediction.tableMoves.get(extras[index] as number) : undefined;
@@ -119,11 +118,10 @@ function pagedTarget(
 }
 
 /** As it will be read back from the field. */
-const scratch = new DataView(new ArrayBuffer(8));
+const scratch = new DataView(new ArrayBuffer(4));
 function cut(kind: number, value: number): number {
-  if ((kind === KIND.absolute64 || kind === KIND.length64) && (value < 0 || value >= 2 ** 53)) return 0;
+  if (kind === KIND.absolute64 || kind === KIND.length64) return value < 0 || value >= 2 ** 53 ? 0 : value;
   scratch.setUint32(0, 0);
-  scratch.setUint32(4, 0);
   writeField(scratch, 0, kind, value);
   return readField(scratch, 0, kind);
 }

@@ -11,7 +11,7 @@ import { LIMITS } from '#deltas/limits.ts';
 import { BlockFile } from '#deltas/moves/block-file.ts';
 import { type Fix, PIECE_BYTES_MAX, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import type { Ranges } from '#deltas/moves/covers.ts';
-import { readElf, type Segment } from '#deltas/moves/elf.ts';
+import { type ReadAt, readElf, type Segment } from '#deltas/moves/elf.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS, WORD_COLUMNS, WORD_WIDTHS } from '#deltas/moves/format.ts';
 import { Prediction } from '#deltas/moves/prediction.ts';
 import { References } from '#deltas/moves/references.ts';
@@ -37,10 +37,11 @@ export async function* decodeMoves(
   let references: References | undefined;
   let prediction: Prediction | undefined;
   if (segments.length > 0) {
-    const elf = await readElf((offset, length) => basis.read(offset, length), file.size);
+    const read: ReadAt = (offset, length, into) => basis.read(offset, length, into);
+    const elf = await readElf(read, file.size);
     if (elf === undefined)
       throw new DeltaError('BASIS_MISMATCH', 'a file is to be patched as a program and is none');
-    references = new References(elf, (offset, length) => basis.read(offset, length), file.size);
+    references = new References(elf, read, file.size);
     prediction = new Prediction(elf, segments, ranges, moves);
   }
 

@@ -68,7 +68,7 @@ function hasHandlers(record: Buffer): boolean {
 }
 
 export function sweepFrames(finds: Finds, stretch: Stretch, index: FrameIndex): void {
-  const { bytes, from, start, end, base, part } = stretch;
+  const { bytes, view, from, start, end, base, part } = stretch;
   const first = index.first.get(Math.floor(start / BLOCK_BYTES));
   if (first === undefined) return;
   const stop = part.offset + part.bytes;
@@ -83,18 +83,18 @@ export function sweepFrames(finds: Finds, stretch: Stretch, index: FrameIndex): 
   ) {
     const place = at - from;
     if (place + 24 > bytes.length) return;
-    const length = bytes.readUInt32LE(place);
+    const length = view.getUint32(place, true);
     if (length === 0 || length === 0xffffffff) return;
-    const id = bytes.readUInt32LE(place + 4);
+    const id = view.getUint32(place + 4, true);
     if (id !== 0 && length >= 13) {
       const common = at + 4 - id;
       add(at + 4, 4, KIND.backward32, base + common, 0);
-      const code = base + at + 8 + bytes.readInt32LE(place + 8);
+      const code = base + at + 8 + view.getInt32(place + 8, true);
       add(at + 8, 4, KIND.self32, code, 0);
-      const codeBytes = bytes.readUInt32LE(place + 12);
+      const codeBytes = view.getUint32(place + 12, true);
       if (codeBytes > 0) add(at + 12, 4, KIND.length32, code + codeBytes - 1, code);
       if (index.handled.has(common) && bytes[place + 16] === 4) {
-        const handlers = bytes.readInt32LE(place + 17);
+        const handlers = view.getInt32(place + 17, true);
         if (handlers !== 0) add(at + 17, 4, KIND.self32, base + at + 17 + handlers, 0);
       }
     }

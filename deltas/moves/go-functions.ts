@@ -54,7 +54,7 @@ export class GoFunctions {
   }
 
   async sweep(finds: Finds, stretch: Stretch): Promise<void> {
-    const { bytes, from, start, end } = stretch;
+    const { bytes, view, from, start, end } = stretch;
     const { offset, bytes: length, address } = this.#part;
     const stop = offset + length;
     const functions = offset + this.#functions;
@@ -62,7 +62,7 @@ export class GoFunctions {
     const add = (at: number, target: number, anchor: number): void => {
       if (at >= start && at < end && at + 4 <= stop) finds.add(at, KIND.go32, target, anchor);
     };
-    const value = (at: number): number => bytes.readUInt32LE(at - from);
+    const value = (at: number): number => view.getUint32(at - from, true);
     const [units, files] = [offset + this.#units, offset + this.#files];
     for (
       let at = units + Math.max(0, Math.floor((start - units) / 4)) * 4;

@@ -11,7 +11,7 @@ import { Owners } from '#deltas/moves/owners.ts';
 
 /** Targets that are remembered exactly; a later one takes the place of an earlier one with the same slot. */
 const EXACT_BITS = 18;
-/** As often as a remembered target was right, it may be wrong before it is forgotten. */
+/** As often as a remembered target was right, it may be wrong before it is forgotten: two bits. */
 const SURE_MAX = 3;
 /** Ranges before and behind a reference's own. */
 const BESIDE = 6;
@@ -28,7 +28,8 @@ export class Prediction {
   readonly #owners: Owners;
   readonly #exactKeys = new Float64Array(2 ** EXACT_BITS).fill(-1);
   readonly #exactMoves = new Float64Array(2 ** EXACT_BITS);
-  readonly #exactSure = new Uint8Array(2 ** EXACT_BITS);
+  /** SURE_MAX: how sure it is; the other bits are its key's tag, so that most keys that are not there are told without a look at the far larger table. */
+  readonly #exactMarks = new Uint8Array(2 ** EXACT_BITS);
   readonly #nearKeys = new Float64Array(2 ** NEAR_BITS).fill(-1);
   readonly #nearMoves = new Float64Array(2 ** NEAR_BITS);
   readonly #sections: readonly Anchor[];
@@ -93,9 +94,11 @@ export class Prediction {
    * @param range that the reference itself is in: what is near it in the old file mostly is in the new one, too
    */
   target(old: number, range: number): number {
-    const slot = slotOf(old, EXACT_BITS);
-    const known = this.#exactKeys[slot] === old;
-    if (known && (this.#exactSure[slot] as number) > 0) return old + (this.#exactMoves[slot] as number);
+    const hash = hashOf(old);
+    const slot = hash & EXACT_MASK;
+    const known = this.#isExact(slot, hash, old);
+    if (known && ((this.#exactMarks[slot] as number) & SURE_MAX) > 0)
+      return old + (this.#exactMoves[slot] as number);
     const offset = this.#offset(old);
     if (offset !== undefined) {
       if (range !== this.#range) this.#enter(range);
@@ -107,7 +110,7 @@ export class Prediction {
     }
     if (known) return old + (this.#exactMoves[slot] as number);
     const near = Math.floor(old / 2 ** NEAR_SHIFT);
-    const nearSlot = slotOf(near, NEAR_BITS);
+    const nearSlot = hashOf(near) & NEAR_MASK;
     if (this.#nearKeys[nearSlot] === near) return old + (this.#nearMoves[nearSlot] as number);
     return old + this.#sectionMove(old);
   }
@@ -115,21 +118,30 @@ export class Prediction {
   /** A reference to `old` turned out to point to `young`; the prediction was `right` or not. */
   learn(old: number, young: number, right: boolean): void {
     const move = young - old;
-    const slot = slotOf(old, EXACT_BITS);
-    if (this.#exactKeys[slot] === old) {
-      const sure = this.#exactSure[slot] as number;
-      if (this.#exactMoves[slot] === move) this.#exactSure[slot] = Math.min(sure + 1, SURE_MAX);
-      else if (sure > 0) this.#exactSure[slot] = sure - 1;
-      else this.#exactMoves[slot] = move;
+    const hash = hashOf(old);
+    const slot = hash & EXACT_MASK;
+    if (this.#isExact(slot, hash, old)) {
+      const mark = this.#exactMarks[slot] as number;
+      const sure = mark & SURE_MAX;
+      if (this.#exactMoves[slot] !== move) {
+        if (sure > 0) this.#exactMarks[slot] = mark - 1;
+        else this.#exactMoves[slot] = move;
+      } else if (sure < SURE_MAX) {
+        this.#exactMarks[slot] = mark + 1;
+      }
     } else if (!right) {
       this.#exactKeys[slot] = old;
       this.#exactMoves[slot] = move;
-      this.#exactSure[slot] = 0;
+      this.#exactMarks[slot] = tagOf(hash);
     }
     const near = Math.floor(old / 2 ** NEAR_SHIFT);
-    const nearSlot = slotOf(near, NEAR_BITS);
+    const nearSlot = hashOf(near) & NEAR_MASK;
     this.#nearKeys[nearSlot] = near;
     this.#nearMoves[nearSlot] = move;
+  }
+
+  #isExact(slot: number, hash: number, old: number): boolean {
+    return ((this.#exactMarks[slot] as number) & ~SURE_MAX) === tagOf(hash) && this.#exactKeys[slot] === old;
   }
 
   /** In the file; beyond its part of the file for what is not in it. */
@@ -137,7 +149,7 @@ export class Prediction {
     if (old >= UNLOADED) return old - UNLOADED;
     let segment = this.#segment;
     if (segment === undefined || old < segment.address || old >= segment.address + segment.memoryBytes) {
-      segment = this.#olds.find((one) => old >= one.address && old < one.address + one.memoryBytes);
+      segment = segmentOf(this.#olds, old);
       this.#segment = segment;
     }
     if (segment === undefined) return undefined;
@@ -190,8 +202,20 @@ export class Prediction {
   }
 }
 
-function slotOf(key: number, bits: number): number {
-  const low = key | 0;
-  const mixed = Math.imul(low ^ Math.floor(key / 2 ** 32), 0x9e3779b1);
-  return ((mixed ^ (mixed >>> 15)) >>> 0) & (2 ** bits - 1);
+/** Code's references change from one to the other all the time. */
+function segmentOf(segments: readonly Segment[], address: number): Segment | undefined {
+  for (const one of segments)
+    if (address >= one.address && address < one.address + one.memoryBytes) return one;
+  return undefined;
 }
+
+const EXACT_MASK = 2 ** EXACT_BITS - 1;
+const NEAR_MASK = 2 ** NEAR_BITS - 1;
+
+function hashOf(key: number): number {
+  const mixed = Math.imul((key | 0) ^ Math.floor(key / 2 ** 32), 0x9e3779b1);
+  return mixed ^ (mixed >>> 15);
+}
+
+/** Of six bits that do not say the slot. */
+const tagOf = (hash: number): number => (hash >>> 24) & ~SURE_MAX & 0xff;

@@ -114,16 +114,16 @@ export class Finds {
   /**
    * By offset; of two that overlap, the first.
    * @param used that nobody needs any more: its memory is taken if there is enough
+   * @returns to be cleared before more is added
    */
   take(used: Found | undefined): Found {
     const { count, offsets, kinds, targets, extras } = this.#all;
-    const found = used !== undefined && used.kinds.length >= count ? used : makeFound(Math.max(ROOM, count));
     if (this.#inOrder) {
-      found.count = count;
-      for (const name of ['offsets', 'kinds', 'targets', 'extras'] as const)
-        found[name].set(this.#all[name].subarray(0, count));
+      const found = this.#all;
+      this.#all = used ?? makeFound(ROOM);
       return found;
     }
+    const found = used !== undefined && used.kinds.length >= count ? used : makeFound(Math.max(ROOM, count));
     const order = new Uint32Array(count).map((_, at) => at);
     order.sort((a, b) => (offsets[a] as number) - (offsets[b] as number) || a - b);
     found.count = 0;
@@ -156,6 +156,8 @@ const JUMP_SPAN_BYTES = 256 * 1024;
 export interface Stretch {
   /** The bytes from `from` on, some before and behind `start` to `end`. */
   bytes: Buffer;
+  /** Of the same: reads several times as fast as a Buffer's own. */
+  view: DataView;
   from: number;
   start: number;
   end: number;
@@ -237,9 +239,11 @@ export class References {
       const read = await this.#read(from, Math.min(end + TAIL_BYTES, this.#size) - from, bytes);
       if (read.buffer !== bytes.buffer) bytes.set(read);
       bytes.fill(0, read.length);
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
       for (const part of parts) {
         await this.#sweep(finds, {
           bytes,
+          view,
           from,
           start: Math.max(start, part.offset),
           end: Math.min(end, part.offset + part.bytes),
@@ -271,15 +275,19 @@ export class References {
         else sweepArm(finds, stretch, this.holds);
         return;
       case 'pointers':
-        this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8, 0);
+        this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8);
         return;
       case 'constants':
-        if (inPlace) this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8, 0);
+        if (inPlace) this.#pointers(finds, stretch, machine === 'arm' ? 4 : 8);
         if (machine !== 'arm' && !fixed) this.#jumpTables(finds, stretch);
         return;
       case 'relocations':
-        if (machine === 'arm') this.#pointers(finds, stretch, 8, 0);
-        else this.#pointers(finds, stretch, 24, 0, 16);
+        if (machine === 'arm') {
+          this.#pointers(finds, stretch, 8);
+        } else {
+          this.#pointers(finds, stretch, 24);
+          this.#pointers(finds, stretch, 24, 16);
+        }
         if (machine !== 'arm' && anchor !== 0) this.#indexes(finds, stretch, anchor);
         return;
       case 'symbols':
@@ -305,26 +313,22 @@ export class References {
     }
   }
 
-  /** Addresses at `places` of each record of `every` bytes; records are aligned to the part's start. */
-  #pointers(finds: Finds, stretch: Stretch, every: number, ...places: number[]): void {
-    const { bytes, from, start, end, part } = stretch;
+  /** An address at `place` of each record of `every` bytes; records are aligned to the part's start. */
+  #pointers(finds: Finds, stretch: Stretch, every: number, place = 0): void {
+    const { view, from, start, end, part } = stretch;
     const wide = this.elf.machine !== 'arm';
-    const width = wide ? 8 : 4;
     const kind = wide ? KIND.absolute64 : KIND.absolute32;
-    const first = part.offset + Math.floor((start - part.offset) / every) * every;
-    for (let at = first; at < end; at += every) {
-      for (const place of places) {
-        const offset = at + place;
-        if (offset < start || offset >= end || offset + width > part.offset + part.bytes) continue;
-        const target = wide ? address64(bytes, offset - from) : bytes.readUInt32LE(offset - from);
-        if (this.points(target)) finds.add(offset, kind, target, 0);
-      }
+    const first = part.offset + Math.ceil((start - part.offset - place) / every) * every + place;
+    const stop = Math.min(end, part.offset + part.bytes - (wide ? 7 : 3));
+    for (let offset = first; offset < stop; offset += every) {
+      const target = wide ? address64(view, offset - from) : view.getUint32(offset - from, true);
+      if (this.points(target)) finds.add(offset, kind, target, 0);
     }
   }
 
   /** Elf64_Sym: name, kind, section, value, size; Elf32_Sym: name, value, size, the rest. */
   #symbols(finds: Finds, stretch: Stretch, strings: number): void {
-    const { bytes, from, start, end, part } = stretch;
+    const { view, from, start, end, part } = stretch;
     const wide = this.elf.machine !== 'arm';
     const every = wide ? 24 : 16;
     const first = part.offset + Math.max(0, Math.floor((start - part.offset) / every)) * every;
@@ -334,12 +338,12 @@ export class References {
     };
     for (let offset = first; offset < end && offset + every <= stop; offset += every) {
       const at = offset - from;
-      const name = bytes.readUInt32LE(at);
+      const name = view.getUint32(at, true);
       if (name !== 0 && strings !== 0) add(offset, KIND.offset32, strings + name, strings);
-      const value = wide ? address64(bytes, at + 8) : bytes.readUInt32LE(at + 4);
+      const value = wide ? address64(view, at + 8) : view.getUint32(at + 4, true);
       if (!this.holds(value)) continue;
       add(offset + (wide ? 8 : 4), wide ? KIND.absolute64 : KIND.absolute32, value, 0);
-      const last = value + (wide ? address64(bytes, at + 16) : bytes.readUInt32LE(at + 8)) - 1;
+      const last = value + (wide ? address64(view, at + 16) : view.getUint32(at + 8, true)) - 1;
       if (last < value || !this.holds(last)) continue;
       add(offset + (wide ? 16 : 8), wide ? KIND.length64 : KIND.length32, last, value);
     }
@@ -347,21 +351,21 @@ export class References {
 
   /** 32 bits from `anchor`, aligned, from the part's byte `skip` on. */
   #offsets(finds: Finds, stretch: Stretch, anchor: number, skip: number): void {
-    const { bytes, from, start, end, part } = stretch;
+    const { view, from, start, end, part } = stretch;
     const first = part.offset + Math.max(skip, Math.ceil((start - part.offset) / 4) * 4);
     for (let offset = first; offset + 4 <= end; offset += 4) {
-      const target = anchor + bytes.readInt32LE(offset - from);
+      const target = anchor + view.getInt32(offset - from, true);
       if (this.holds(target)) finds.add(offset, KIND.offset32, target, anchor);
     }
   }
 
   /** Elf64_Rela: the upper half of what follows the address is the symbol's number. */
   #indexes(finds: Finds, stretch: Stretch, symbols: number): void {
-    const { bytes, from, start, end, part } = stretch;
+    const { view, from, start, end, part } = stretch;
     const first = part.offset + Math.floor((start - part.offset) / 24) * 24;
     for (let offset = first + 12; offset + 4 <= end; offset += 24) {
       if (offset < start) continue;
-      const symbol = bytes.readUInt32LE(offset - from);
+      const symbol = view.getUint32(offset - from, true);
       if (symbol !== 0) finds.add(offset, KIND.index32, symbols + 24 * symbol, symbols);
     }
   }
@@ -371,35 +375,35 @@ export class References {
    * a later one points a little beside its target, which has mostly moved as far.
    */
   #jumpTables(finds: Finds, stretch: Stretch): void {
-    const { bytes, from, start, end, base } = stretch;
+    const { view, from, start, end, base } = stretch;
     const { low, high } = this.#code;
     // All into one function, or a few beside each other.
     const aims = (anchor: number, first: number, offset: number): boolean => {
-      const value = bytes.readInt32LE(offset - from);
+      const value = view.getInt32(offset - from, true);
       const target = anchor + value;
       return target >= low && target < high && Math.abs(value - first) < JUMP_SPAN_BYTES;
     };
     for (let offset = Math.ceil(start / 4) * 4; offset + 4 * JUMPS_MIN <= end; ) {
       const anchor = base + offset;
-      const first = bytes.readInt32LE(offset - from);
+      const first = view.getInt32(offset - from, true);
       let count = 0;
       while (offset + 4 * count + 4 <= end && aims(anchor, first, offset + 4 * count)) count += 1;
       if (count >= JUMPS_MIN) {
         for (let at = offset; at < offset + 4 * count; at += 4)
-          finds.add(at, KIND.table32, anchor + bytes.readInt32LE(at - from), anchor);
+          finds.add(at, KIND.table32, anchor + view.getInt32(at - from, true), anchor);
       }
       offset += 4 * Math.max(1, count);
     }
   }
 
   #loose(finds: Finds, stretch: Stretch): void {
-    const { bytes, from, start, end, part } = stretch;
+    const { bytes, view, from, start, end, part } = stretch;
     const stop = part.offset + part.bytes;
     for (let offset = start; offset < end && offset + 8 <= stop; offset += 1) {
       const at = offset - from;
       // Most are ruled out by the bytes that are zero in all addresses of programs.
       if (bytes[at + 7] !== 0 || bytes[at + 6] !== 0 || bytes[at + 2] === 0) continue;
-      const target = address64(bytes, at);
+      const target = address64(view, at);
       if (target < 0x10000 || !this.holds(target)) continue;
       finds.add(offset, KIND.absolute64, target, 0);
       offset += 7;
@@ -408,7 +412,7 @@ export class References {
 }
 
 /** Beyond every program's, what does not fit a number. */
-function address64(bytes: Buffer, at: number): number {
-  const high = bytes.readUInt32LE(at + 4);
-  return high > 0x7fff ? UNLOADED : high * 2 ** 32 + bytes.readUInt32LE(at);
+function address64(view: DataView, at: number): number {
+  const high = view.getUint32(at + 4, true);
+  return high > 0x7fff ? UNLOADED : high * 2 ** 32 + view.getUint32(at, true);
 }

@@ -21,6 +21,11 @@ const REL8 = 8;
 const PREFIX = 9;
 const REX = 10;
 const BAD = 11;
+/** 0f, VEX, EVEX: the operation is told by the bytes that follow. */
+const ESCAPE = 12;
+/** With a ModRM byte that says whether there is an immediate. */
+const TEST8 = 13;
+const TESTZ = 14;
 
 const table = (fill: number, ...ranges: [from: number, to: number, what: number][]): Uint8Array => {
   const made = new Uint8Array(256).fill(fill);
@@ -60,8 +65,9 @@ const ONE = table(NONE);
   put(0xe0, 0xe3, REL8);
   put(0xe4, 0xe7, IMM8);
   ONE.set([REL32, REL32, BAD, REL8], 0xe8);
-  put(0xf6, 0xf7, MODRM);
+  ONE.set([MODRM | TEST8, MODRM | TESTZ], 0xf6);
   put(0xfe, 0xff, MODRM);
+  for (const at of [0x0f, 0x62, 0xc4, 0xc5]) ONE[at] = ESCAPE;
 }
 
 /** After 0f. */
@@ -89,22 +95,32 @@ const TWO = table(
   [0xc8, 0xcf, NONE],
 );
 
-/** What `decode` found besides the length; one object, since it is asked some millions of times. */
-export const found = { at: 0, kind: 0 };
+/** Kinds of references. */
 export const RELATIVE32 = 1;
 export const RELATIVE8 = 2;
 export const ABSOLUTE32 = 3;
 
-/**
- * @param end at least 16 bytes before the end of `code` where the true bytes matter; beyond it counts as zero
- * @returns length of the instruction at `start`; `found` tells its reference
- */
-export function decode(code: Uint8Array, start: number): number {
-  found.at = 0;
+const SIB = 0x08;
+/** By the ModRM byte: bytes of the displacement, whether a SIB byte comes before it, and above 4 bits its kind if it is a reference. */
+const OPERAND = table(0, [0x00, 0x3f, 0], [0x40, 0x7f, 1], [0x80, 0xbf, (ABSOLUTE32 << 4) | 4]);
+for (let modrm = 0; modrm < 0xc0; modrm += 1) {
+  if ((modrm & 7) === 4) OPERAND[modrm] = (OPERAND[modrm] as number) | SIB;
+  if ((modrm & 0xc7) === 5) OPERAND[modrm] = (RELATIVE32 << 4) | 4;
+}
+/** Of a SIB byte without a base. */
+const NO_BASE = (ABSOLUTE32 << 4) | 4;
+
+/** What is known of an instruction, in one number since some millions are looked at: its length, where in it a reference is and that one's kind; or 0. */
+const pack = (length: number, at: number, kind: number): number => length | (at << 5) | (kind << 10);
+export const lengthOf = (packed: number): number => packed & 0x1f;
+export const fieldOf = (packed: number): number => (packed >> 5) & 0x1f;
+export const kindOf = (packed: number): number => packed >> 10;
+
+/** Of the instruction at `start`. @param start at least 32 bytes before the end of `code` */
+function decodeWhole(code: Uint8Array, start: number): number {
   let at = start;
   let operand16 = false;
   let wide = false;
-  let first = false;
   let op = code[at++] as number;
   let what = ONE[op] as number;
   for (let prefixes = 0; what === PREFIX; prefixes += 1) {
@@ -119,91 +135,62 @@ export function decode(code: Uint8Array, start: number): number {
     what = ONE[op] as number;
     if (what === PREFIX || what === REX) return 1;
   }
-  if (op === 0x0f) {
-    op = code[at++] as number;
-    what = TWO[op] as number;
-    if (op === 0x38 || op === 0x3a) at += 1;
-  } else if (op === 0xc5) {
-    at += 1;
-    op = code[at++] as number;
-    what = vexed(1, op);
-  } else if (op === 0xc4) {
-    const map = (code[at] as number) & 0x1f;
-    at += 2;
-    op = code[at++] as number;
-    what = vexed(map, op);
-  } else if (op === 0x62) {
-    const map = (code[at] as number) & 7;
-    at += 3;
-    op = code[at++] as number;
-    what = vexed(map, op);
-  } else {
-    first = true;
+  if (what === ESCAPE) {
+    if (op === 0x0f) {
+      op = code[at++] as number;
+      what = TWO[op] as number;
+      if (op === 0x38 || op === 0x3a) at += 1;
+    } else {
+      const map = op === 0xc5 ? 1 : (code[at] as number) & (op === 0xc4 ? 0x1f : 0x07);
+      at += op === 0xc5 ? 1 : op === 0xc4 ? 2 : 3;
+      what = vexed(map, code[at++] as number);
+    }
   }
   if (what === BAD) return 1;
-  if (what === REL32) {
-    found.at = at - start;
-    found.kind = RELATIVE32;
-    return at + 4 - start;
-  }
-  if (what === REL8) {
-    found.at = at - start;
-    found.kind = RELATIVE8;
-    return at + 1 - start;
-  }
   let immediate = what & 0x0f;
+  let reference = 0;
   if ((what & MODRM) !== 0) {
     const modrm = code[at++] as number;
-    const mod = modrm >> 6;
-    const rm = modrm & 7;
-    if (mod !== 3) {
-      if (rm === 4) {
-        const sib = code[at++] as number;
-        if (mod === 0 && (sib & 7) === 5) {
-          found.at = at - start;
-          found.kind = ABSOLUTE32;
-          at += 4;
-        }
-      } else if (mod === 0 && rm === 5) {
-        found.at = at - start;
-        found.kind = RELATIVE32;
-        at += 4;
-      }
-      if (mod === 1) at += 1;
-      else if (mod === 2) {
-        found.at = at - start;
-        found.kind = ABSOLUTE32;
-        at += 4;
-      }
+    let operand = OPERAND[modrm] as number;
+    if ((operand & SIB) !== 0) {
+      const sib = code[at++] as number;
+      if (modrm < 0x40 && (sib & 7) === 5) operand = NO_BASE;
     }
+    if (operand > 0x0f) reference = pack(0, at - start, operand >> 4);
+    at += operand & 0x07;
     // test is the only one of its group with an immediate.
-    if (first && (op === 0xf6 || op === 0xf7) && (modrm & 0x30) === 0) immediate = op === 0xf6 ? IMM8 : IMMZ;
+    if (immediate >= TEST8) immediate = (modrm & 0x30) !== 0 ? NONE : immediate === TEST8 ? IMM8 : IMMZ;
   }
   switch (immediate) {
+    case NONE:
+      break;
     case IMM8:
-      return at + 1 - start;
+      at += 1;
+      break;
     case IMM16:
-      return at + 2 - start;
-    case IMMZ:
-      if (operand16) return at + 2 - start;
-      if (found.at === 0) {
-        found.at = at - start;
-        found.kind = ABSOLUTE32;
-      }
-      return at + 4 - start;
-    case IMM64:
-      if (wide) return at + 8 - start;
-      if (operand16) return at + 2 - start;
-      found.at = at - start;
-      found.kind = ABSOLUTE32;
-      return at + 4 - start;
-    case OFFSET64:
-      return at + 8 - start;
+      at += 2;
+      break;
     case ENTER:
-      return at + 3 - start;
+      at += 3;
+      break;
+    case OFFSET64:
+      at += 8;
+      break;
+    case REL32:
+      return pack(at + 4 - start, at - start, RELATIVE32);
+    case REL8:
+      return pack(at + 1 - start, at - start, RELATIVE8);
     default:
-      return at - start;
+      if (immediate === IMM64 && wide) {
+        at += 8;
+      } else if (operand16) {
+        at += 2;
+      } else {
+        if (reference === 0) reference = pack(0, at - start, ABSOLUTE32);
+        at += 4;
+      }
   }
+  return reference | (at - start);
 }
 
 /** VEX and EVEX use the same maps, all with a ModRM byte but vzeroupper. */
@@ -214,4 +201,36 @@ function vexed(map: number, op: number): number {
   }
   if (map === 3) return MODRM | IMM8;
   return map === 2 || map === 5 || map === 6 ? MODRM : BAD;
+}
+
+/** What `decodeWhole` said of instructions that two bytes tell, by these, and behind 0f by these: 0 is not known yet. */
+const KNOWN = new Uint16Array(2 * 2 ** 16);
+const TWO_KEY = 2 ** 16;
+/** A REX prefix before what is known. */
+const ONE_MORE = pack(1, 1, 0);
+
+/**
+ * Of the instruction at `start`. Most are looked up, which saves branches that no processor can foresee.
+ * @param start at least 32 bytes before the end of `code`
+ */
+export function decode(code: Uint8Array, start: number): number {
+  const rex = ((code[start] as number) & 0xf0) === 0x40 ? 1 : 0;
+  const at = start + rex;
+  const [op, next] = [code[at] as number, code[at + 1] as number];
+  const key = op === 0x0f ? TWO_KEY | (next << 8) | (code[at + 2] as number) : (op << 8) | next;
+  const known = KNOWN[key] as number;
+  if (known !== 0) return known + rex * ONE_MORE;
+  if (!isTold(key)) return decodeWhole(code, start);
+  const told = decodeWhole(code, at);
+  KNOWN[key] = told;
+  return told + rex * ONE_MORE;
+}
+
+/** Whether no other byte, nor a prefix, has a say. */
+function isTold(key: number): boolean {
+  const op = (key >> 8) & 0xff;
+  const what = (key < TWO_KEY ? ONE : TWO)[op] as number;
+  if (what === PREFIX || what === REX || what === ESCAPE || what === BAD || what === IMM64) return false;
+  if (key >= TWO_KEY && (op === 0x38 || op === 0x3a)) return false;
+  return (what & MODRM) === 0 || (OPERAND[key & 0xff] as number) !== SIB;
 }
