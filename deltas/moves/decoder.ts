@@ -222,11 +222,9 @@ class DataChunk {
       }
       at += this.#same;
       this.#same = 0;
-      const some = this.#columns.bytes.bytes(Math.min(this.#run, piece.length - at));
-      for (const [index, more] of some.entries())
-        piece[at + index] = ((piece[at + index] as number) + more) & 0xff;
-      at += some.length;
-      this.#run -= some.length;
+      const stop = at + Math.min(this.#run, piece.length - at);
+      this.#run -= stop - at;
+      for (; at < stop; at += 1) piece[at] = ((piece[at] as number) + this.#columns.bytes.byte()) & 0xff;
       if (this.#run === 0) this.#nextRun();
     }
   }

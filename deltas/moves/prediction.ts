@@ -11,7 +11,8 @@ import { Owners } from '#deltas/moves/owners.ts';
 
 /** Targets that are remembered exactly; a later one takes the place of an earlier one with the same slot. */
 const EXACT_BITS = 18;
-/** As often as a remembered target was right, it may be wrong before it is forgotten: two bits. */
+const SEEN_BITS = 19;
+/** As often as a remembered target was right, it may be wrong before it is forgotten. */
 const SURE_MAX = 3;
 /** Ranges before and behind a reference's own. */
 const BESIDE = 6;
@@ -28,8 +29,9 @@ export class Prediction {
   readonly #owners: Owners;
   readonly #exactKeys = new Float64Array(2 ** EXACT_BITS).fill(-1);
   readonly #exactMoves = new Float64Array(2 ** EXACT_BITS);
-  /** SURE_MAX: how sure it is; the other bits are its key's tag, so that most keys that are not there are told without a look at the far larger table. */
-  readonly #exactMarks = new Uint8Array(2 ** EXACT_BITS);
+  readonly #exactSure = new Uint8Array(2 ** EXACT_BITS);
+  /** A bit for each key that ever had a slot: most others are told by it, from the processor's cache, in which the tables have no room. */
+  readonly #exactSeen = new Int32Array(2 ** (SEEN_BITS - 5));
   readonly #nearKeys = new Float64Array(2 ** NEAR_BITS).fill(-1);
   readonly #nearMoves = new Float64Array(2 ** NEAR_BITS);
   readonly #sections: readonly Anchor[];
@@ -96,9 +98,8 @@ export class Prediction {
   target(old: number, range: number): number {
     const hash = hashOf(old);
     const slot = hash & EXACT_MASK;
-    const known = this.#isExact(slot, hash, old);
-    if (known && ((this.#exactMarks[slot] as number) & SURE_MAX) > 0)
-      return old + (this.#exactMoves[slot] as number);
+    const known = this.#isSeen(hash) && this.#exactKeys[slot] === old;
+    if (known && (this.#exactSure[slot] as number) > 0) return old + (this.#exactMoves[slot] as number);
     const offset = this.#offset(old);
     if (offset !== undefined) {
       if (range !== this.#range) this.#enter(range);
@@ -120,19 +121,17 @@ export class Prediction {
     const move = young - old;
     const hash = hashOf(old);
     const slot = hash & EXACT_MASK;
-    if (this.#isExact(slot, hash, old)) {
-      const mark = this.#exactMarks[slot] as number;
-      const sure = mark & SURE_MAX;
-      if (this.#exactMoves[slot] !== move) {
-        if (sure > 0) this.#exactMarks[slot] = mark - 1;
-        else this.#exactMoves[slot] = move;
-      } else if (sure < SURE_MAX) {
-        this.#exactMarks[slot] = mark + 1;
-      }
+    if (this.#isSeen(hash) && this.#exactKeys[slot] === old) {
+      const sure = this.#exactSure[slot] as number;
+      if (this.#exactMoves[slot] === move) this.#exactSure[slot] = Math.min(sure + 1, SURE_MAX);
+      else if (sure > 0) this.#exactSure[slot] = sure - 1;
+      else this.#exactMoves[slot] = move;
     } else if (!right) {
       this.#exactKeys[slot] = old;
       this.#exactMoves[slot] = move;
-      this.#exactMarks[slot] = tagOf(hash);
+      this.#exactSure[slot] = 0;
+      const word = (hash & SEEN_MASK) >> 5;
+      this.#exactSeen[word] = (this.#exactSeen[word] as number) | (1 << (hash & 31));
     }
     const near = Math.floor(old / 2 ** NEAR_SHIFT);
     const nearSlot = hashOf(near) & NEAR_MASK;
@@ -140,8 +139,8 @@ export class Prediction {
     this.#nearMoves[nearSlot] = move;
   }
 
-  #isExact(slot: number, hash: number, old: number): boolean {
-    return ((this.#exactMarks[slot] as number) & ~SURE_MAX) === tagOf(hash) && this.#exactKeys[slot] === old;
+  #isSeen(hash: number): boolean {
+    return (((this.#exactSeen[(hash & SEEN_MASK) >> 5] as number) >>> (hash & 31)) & 1) !== 0;
   }
 
   /** In the file; beyond its part of the file for what is not in it. */
@@ -202,7 +201,7 @@ export class Prediction {
   }
 }
 
-/** Code's references change from one to the other all the time. */
+/** A loop, since code's references change from one to the other all the time. */
 function segmentOf(segments: readonly Segment[], address: number): Segment | undefined {
   for (const one of segments)
     if (address >= one.address && address < one.address + one.memoryBytes) return one;
@@ -210,12 +209,10 @@ function segmentOf(segments: readonly Segment[], address: number): Segment | und
 }
 
 const EXACT_MASK = 2 ** EXACT_BITS - 1;
+const SEEN_MASK = 2 ** SEEN_BITS - 1;
 const NEAR_MASK = 2 ** NEAR_BITS - 1;
 
 function hashOf(key: number): number {
   const mixed = Math.imul((key | 0) ^ Math.floor(key / 2 ** 32), 0x9e3779b1);
   return mixed ^ (mixed >>> 15);
 }
-
-/** Of six bits that do not say the slot. */
-const tagOf = (hash: number): number => (hash >>> 24) & ~SURE_MAX & 0xff;

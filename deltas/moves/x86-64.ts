@@ -216,7 +216,8 @@ const ONE_MORE = pack(1, 1, 0);
 export function decode(code: Uint8Array, start: number): number {
   const rex = ((code[start] as number) & 0xf0) === 0x40 ? 1 : 0;
   const at = start + rex;
-  const [op, next] = [code[at] as number, code[at + 1] as number];
+  const op = code[at] as number;
+  const next = code[at + 1] as number;
   const key = op === 0x0f ? TWO_KEY | (next << 8) | (code[at + 2] as number) : (op << 8) | next;
   const known = KNOWN[key] as number;
   if (known !== 0) return known + rex * ONE_MORE;
