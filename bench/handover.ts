@@ -1,13 +1,15 @@
 /**
- * `npm run bench -- handover [--count N] [--takeovers N] [--peers N] [--gate] [--json] [--svg FILE] [--trace]`: handovers
- * in flight, between two real containers, by the real agent; V1 killed and V1 stopped with V2 standing by; and what a user would
+ * `npm run bench -- handover [--count N] [--takeovers N] [--peers N] [--gate] [--load N] [--json] [--svg FILE]
+ * [--trace]`: handovers in flight, between two real containers, by the real agent; V1 killed and V1 stopped with V2 standing by; and what a user would
  * do without Midair, on the same drone in the same run.
  *
  * Says p50, p90, p99 and max of the gap that the flight controller saw, beside ordinary flight's in the same run: before
  * each handover, a span of the same length. Status 1 if in a cooperative handover a command was stale or doubled, a failsafe
  * came, a frame was lost or repeated, a socket closed, or one missed more than 3 cycles. `--trace` lists, for each handover,
- * the agent's events and the arrivals of commands, in ms from the rotors' RELEASE.
+ * the agent's events and the arrivals of commands, in ms from the rotors' RELEASE. `--load`: so many programs of normal priority that never
+ * wait beside it all.
  */
+import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -56,6 +58,7 @@ const { values } = parseArgs({
     svg: { type: 'string' },
     trace: { type: 'boolean', default: false },
     gate: { type: 'boolean', default: false },
+    load: { type: 'string', default: '0' },
   },
 });
 const count = whole('count', values.count, 1);
@@ -66,6 +69,7 @@ const takeovers = whole(
 );
 // They open the tty themselves, which a gate has.
 const peers = values.gate ? 0 : whole('peers', values.peers, 0);
+const load = whole('load', values.load, 0);
 
 function whole(name: string, text: string, low: number): number {
   const value = Number(text);
@@ -97,6 +101,8 @@ try {
   });
   const client = await prepare(world);
   panel = client;
+  for (let i = 0; i < load; i += 1)
+    await scope.use('busy loop', busyLoop, (child) => void child.kill('SIGKILL'));
   for (let i = 0; i < count; i += 1) {
     const round = await handOver(world, i % 2 === 0 ? 'v2' : 'v1');
     rounds.push(round);
@@ -156,6 +162,11 @@ async function prepare(world: World): Promise<PanelClient> {
   await world.hub.choose('v1');
   await world.updated('v1');
   return client;
+}
+
+/** A program of normal priority that never waits, until this one has ended. */
+async function busyLoop(): Promise<ChildProcess> {
+  return spawn(process.execPath, ['-e', 'for (const by = process.ppid; process.ppid === by; );'], { stdio: 'ignore' });
 }
 
 async function takeOvers(world: World, first: string): Promise<void> {
@@ -273,6 +284,7 @@ function tell(): void {
     periodMs: PERIOD_MS,
     machine: machine.use(),
     heartbeatMsMax: HEARTBEAT_MS,
+    load,
     ordinary,
     cooperative,
     killed: ofTakeovers(taken.killed),
