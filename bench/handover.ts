@@ -166,7 +166,9 @@ async function prepare(world: World): Promise<PanelClient> {
 
 /** A program of normal priority that never waits, until this one has ended. */
 async function busyLoop(): Promise<ChildProcess> {
-  return spawn(process.execPath, ['-e', 'for (const by = process.ppid; process.ppid === by; );'], { stdio: 'ignore' });
+  return spawn(process.execPath, ['-e', 'for (const by = process.ppid; process.ppid === by; );'], {
+    stdio: 'ignore',
+  });
 }
 
 async function takeOvers(world: World, first: string): Promise<void> {
