@@ -12,6 +12,10 @@ import { type Compression, compress, compressBrotli, compressParameters } from '
 import { LIMITS } from '#deltas/limits.ts';
 import { Spool } from '#deltas/spool.ts';
 
+/** What zstd leaves of a long section in which there is nothing to find. Brotli finds nothing either, at 1 MB/s. */
+const INCOMPRESSIBLE = 0.995;
+const LONG = 1 << 20;
+
 /** A finished section as it goes into the artifact, in memory or in scratch. */
 export interface Stored {
   bytes: number;
@@ -72,11 +76,14 @@ export class SolidWriter {
   }
 
   async #smaller(zstd: Stored | Buffer, raw: Buffer): Promise<Stored> {
-    const brotli = await compressBrotli(raw);
     const { rawBytes } = this;
-    if (brotli.length < ('bytes' in zstd ? zstd.bytes : zstd.length))
-      return { bytes: brotli.length, rawBytes, codec: 'brotli', stream: () => [brotli] };
-    return 'bytes' in zstd ? zstd : { bytes: zstd.length, rawBytes, codec: 'zstd', stream: () => [zstd] };
+    const stored: Stored = Buffer.isBuffer(zstd)
+      ? { bytes: zstd.length, rawBytes, codec: 'zstd', stream: () => [zstd] }
+      : zstd;
+    if (rawBytes > LONG && stored.bytes > INCOMPRESSIBLE * rawBytes) return stored;
+    const brotli = await compressBrotli(raw);
+    if (brotli.length >= stored.bytes) return stored;
+    return { bytes: brotli.length, rawBytes, codec: 'brotli', stream: () => [brotli] };
   }
 
   /** Removes its scratch; does nothing once finished. */
