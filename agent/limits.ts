@@ -35,8 +35,8 @@ export const LIMITS = {
   patchingIoWeight: 10,
   /** Between two looks whether who flies is ending, while another could take over: some 25 µs each, one core's twentieth. */
   lookMs: 0.5,
-  /** A watched heartbeat comes every 4 ms: who is later than this is looked at more often. */
-  lateMs: 4.3,
+  /** A watched heartbeat is made every 4 ms, and some time on its way: who is later than this is looked at more often. */
+  lateMs: 4.8,
   lookLateMs: 0.25,
   /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
   workersLookMs: 1_000,

@@ -37,6 +37,8 @@ export class AdoptedPort {
   readonly #onWritten: (bytes: Buffer) => void;
   #open = true;
   #stopped = false;
+  /** Whether a read was asked for before. */
+  #began = false;
   #watched = 0;
   #reading: Reading | undefined;
   #writing: Writing | undefined;
@@ -76,6 +78,9 @@ export class AdoptedPort {
     return new Promise<number>((resolve, reject) => {
       if (!this.#open) return reject(canceled());
       this.#reading = { buffer, offset, length, resolve, reject };
+      // What a prior left waits in the kernel already: the first command need not wait for the poll to say so.
+      if (!this.#began && !this.#stopped) this.#read(this.#reading);
+      this.#began = true;
       this.#watch();
     }).then((bytesRead) => ({ buffer, bytesRead }));
   }

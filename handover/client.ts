@@ -20,7 +20,7 @@ import {
   type Resource,
 } from '#handover/messages.ts';
 import { Mirror } from '#handover/mirror.ts';
-import { isNativeError } from '#handover/native.ts';
+import { isNativeError, nowUs } from '#handover/native.ts';
 import { setFifo } from '#handover/realtime.ts';
 import { type Connect, rehearse } from '#handover/rehearsal.ts';
 import { DivergedError, type ShadowBounds } from '#handover/shadow.ts';
@@ -389,10 +389,11 @@ export class Session {
   #snap(): void {
     // One that waits would only be older when it is read.
     if (this.#socket === undefined || this.#socket.queuedBytes > 0) return;
+    const atUs = nowUs();
     const payload =
       this.#options.snapshot === undefined ? this.#rotors?.snapshot?.() : this.#options.snapshot();
     if (payload === undefined) return;
-    this.#send({ type: 'SNAP', epoch: this.#epoch, payload, ...this.#options.health?.() });
+    this.#send({ type: 'SNAP', epoch: this.#epoch, payload, atUs, ...this.#options.health?.() });
   }
 }
 

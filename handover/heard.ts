@@ -195,7 +195,9 @@ const snap = (
   config: Config,
 ): Step => {
   if (role === undefined || pilotOf(state, config) !== role || !('heardMs' in state)) return [state, []];
-  const alive = { ...state, heardMs: atMs };
+  // Its way here is no time in which it was heard. A clock that is not ours moves nothing back, and nothing into the future.
+  const madeMs = message.atUs === undefined ? atMs : message.atUs / 1000;
+  const alive = { ...state, heardMs: Math.max(state.heardMs, Math.min(madeMs, atMs)) };
   return alive.phase === 'probation' ? judged(alive, message, atMs, config) : [alive, []];
 };
 

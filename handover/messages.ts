@@ -52,9 +52,15 @@ const fromApp = {
   READY: object('READY', { cycles: count, divergence: measure }),
   /**
    * Heartbeat of the owner: the state from which a successor could go on. `cycles`: control cycles since its process
-   * began; `error`: how far it is from its setpoint now, in the app's own unit. Both are judged in probation.
+   * began; `error`: how far it is from its setpoint now, in the app's own unit. Both are judged in probation. `atUs`: when
+   * it was made, CLOCK_MONOTONIC; silence counts from then, without it from the line's arrival.
    */
-  SNAP: object('SNAP', { payload, cycles: v.optional(count), error: v.optional(measure) }),
+  SNAP: object('SNAP', {
+    payload,
+    cycles: v.optional(count),
+    error: v.optional(measure),
+    atUs: v.optional(count),
+  }),
   /** Answers RELEASE: from this line on its sender does not touch the resource. `more`: a further line follows. */
   RELEASED: object('RELEASED', { resource, payload, more: v.optional(v.boolean(), false) }),
   /** Answers GRANT: its sender has acted as the owner (for the rotors: has written a command). */

@@ -157,6 +157,15 @@ describe('whoever flies falls silent', () => {
     expect(story.wait(LIMITS.heartbeatMsMax).asked).toEqual(['fence v1']);
   });
 
+  test('silence counts from when a heartbeat was made; one that names an earlier or a later time moves nothing', () => {
+    const snap = (atMs: number): Words => ({ type: 'SNAP', payload: {}, atUs: atMs * 1000 });
+    const silentIn = (story: Story): number => deadlineMs(story.state, story.config) - story.nowMs;
+    const story = new Story().ready().wait(20);
+    expect(silentIn(story.says('v1', snap(story.nowMs - 5)))).toBe(LIMITS.heartbeatMsMax - 5);
+    expect(silentIn(story.says('v1', snap(0)))).toBe(LIMITS.heartbeatMsMax - 5);
+    expect(silentIn(story.says('v1', snap(story.nowMs + 1e9)))).toBe(LIMITS.heartbeatMsMax);
+  });
+
   test('in probation: V2 is fenced, V1 gets everything back, rotors first', () => {
     const story = new Story().flown();
     expect(story.asked).toEqual(['persist', 'mirror']);

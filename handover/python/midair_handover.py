@@ -1040,9 +1040,11 @@ class Session:
         # One that waits would only be older when it is read.
         if self._socket is None or self._socket.queued_bytes > 0:
             return
+        at_us = now_us()
         payload = self._snapshot()
         try:
             if payload is not None:
-                self._send({'type': 'SNAP', 'epoch': self.epoch, 'payload': payload, **self._health()})
+                beat = {'type': 'SNAP', 'epoch': self.epoch, 'payload': payload, 'atUs': at_us}
+                self._send({**beat, **self._health()})
         except (ValueError, ProtocolError) as error:  # no JSON (a NaN), or too long for a line: no heartbeat, no crash
             self.fault('BAD_SNAPSHOT', str(error))
