@@ -14,6 +14,7 @@ import os from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createImages, type Images, type ImagesOptions, type InstallOptions } from '#agent/images/index.ts';
+import { VIA } from '#agent/images/inventory.ts';
 import { standBack } from '#agent/patching.ts';
 import { memoryAccess, openDelta } from '#deltas/index.ts';
 import type { Image } from '#fleet/protocol.ts';
@@ -491,6 +492,20 @@ describe('a process that is killed', () => {
     expect((await inspect(target.id)).Id).toBe(target.id);
     expect(await isThere(v2.id)).toBe(false);
     expect(downloads()).toEqual([]);
+  });
+
+  test('between two deltas in a row, and the engine ends its pull behind the next one’s start', async () => {
+    const { v1, v2, target } = await inARow();
+    const images = await openImages();
+    await images.install(v1, how());
+    await images.install({ ...v2, deltas: [] }, how());
+    const [given] = (await inspect(v2.id)).RepoTags;
+    const repo = `127.0.0.1:1/midair-${readFileSync(join(directory, 'instance'), 'utf8')}/${VIA}${lab.name}`;
+    await lab.docker.getImage(v2.id).tag({ repo, tag: 'pulled' });
+    await lab.docker.getImage(given as string).remove();
+    await images.install(target, how());
+    expect((await inspect(target.id)).Id).toBe(target.id);
+    expect(await isThere(v2.id)).toBe(false);
   });
 
   test('rebuilds in a process that stands back, while the agent does not', async () => {

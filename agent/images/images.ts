@@ -27,6 +27,7 @@ import {
   withoutDeltas,
 } from '#agent/images/plan.ts';
 import { pullImage } from '#agent/images/pull.ts';
+import { openPulls } from '#agent/images/pulls.ts';
 import { checkSpace } from '#agent/images/space.ts';
 import { system as realSystem, type System } from '#agent/images/system.ts';
 import { standBack } from '#agent/patching.ts';
@@ -102,6 +103,7 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
   const instance = await instanceOf(directory);
   const label = `io.midair.images.${instance}`;
   const inventory = openInventory(docker, `midair-${instance}`);
+  const pulls = openPulls(join(directory, 'pulls'));
   const closing = new AbortController();
   /** Deltas that failed by their own fault: an attempt after an interruption does not fetch them again. */
   const useless = new Set<string>();
@@ -129,6 +131,8 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     const done = async (fetched: ImageFetch) => {
       await inventory.name(image.id, app, tag);
       await inventory.dropVia();
+      for (const id of await pulls.begun()) if (id !== image.id) await inventory.dropUnnamed(id);
+      await pulls.end();
       await keepDownloads([]);
       return fetched;
     };
@@ -250,6 +254,7 @@ export async function createImages(options: ImagesOptions): Promise<Images> {
     const config = blobPath(downloads, image.config.digest);
     const facts = delta && (await basisFacts(docker, delta.basis, signal));
     try {
+      await pulls.begin(image.id);
       await pullImage({
         docker,
         image,

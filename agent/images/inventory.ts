@@ -61,6 +61,8 @@ export interface Inventory {
   name(id: string, app: string, tag: string): Promise<void>;
   /** Takes the names off images that were only on the way, also those of an earlier process. */
   dropVia(): Promise<void>;
+  /** Removes an image that nobody named and nobody uses; any other stays. */
+  dropUnnamed(id: string): Promise<void>;
   /** Names that a pull left when its process was killed. */
   prune(): Promise<void>;
   remove(id: string): Promise<void>;
@@ -132,8 +134,23 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
     },
 
     async dropVia() {
+      // An engine that was left in a pull ends it all the same, and names the image only after `prune` has looked.
+      const isPulled = (name: string) => {
+        const [, prefix, app] = PULLED.exec(name) ?? [];
+        return prefix === pullPrefix && app?.startsWith(VIA) === true;
+      };
       for (const image of await list())
-        for (const name of namesOf(image)) if (ON_THE_WAY.test(name)) await untag(name);
+        for (const name of namesOf(image)) if (ON_THE_WAY.test(name) || isPulled(name)) await untag(name);
+    },
+
+    async dropUnnamed(id) {
+      const found = await ask(`inspecting image ${short(id)}`, () => inspect(id));
+      if (found === undefined || namesOf(found).length > 0) return;
+      try {
+        await untag(id);
+      } catch (error) {
+        if (!(error instanceof ImageError && error.code === 'IN_USE')) throw error;
+      }
     },
 
     async prune() {
