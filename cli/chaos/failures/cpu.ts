@@ -35,7 +35,7 @@ export const cpu: Inject = async ({ target, parameters, leftMs, note }) => {
   if (group === undefined)
     throw new ChaosError('TARGET_GONE', `${thingText(target)} is in no control group here`);
   const program = join(import.meta.dirname, `burner.${import.meta.filename.endsWith('.ts') ? 'ts' : 'js'}`);
-  const args = [program, String(leftMs()), String(pid), startTicks];
+  const args = [program, String(leftMs()), String(pid), startTicks, group];
   const burners = Array.from({ length: parameters.cores }, () =>
     spawn(process.execPath, args, { stdio: ['pipe', 'ignore', 'ignore'], detached: true }),
   );
