@@ -14,12 +14,12 @@ export class BuildError extends Error {
   readonly code = 'BUILD';
 }
 
-const ADDON = join('handover', 'native', 'build', 'Release');
+const ADDONS = ['handover', 'deltas'].map((folder) => join(folder, 'native', 'build', 'Release'));
 
 /**
  * Writes the package to `directory`, which is emptied first. Types are checked by `npm run typecheck`, not here.
  *
- * @throws BuildError when the compiler fails or the native addon is not built
+ * @throws BuildError when the compiler fails or a native addon is not built
  */
 export function buildPackage(directory: string): void {
   rmSync(directory, { recursive: true, force: true });
@@ -32,14 +32,16 @@ export function buildPackage(directory: string): void {
   writeFileSync(join(directory, 'package.json'), `${JSON.stringify(manifest(), null, 2)}\n`);
 }
 
-/** What the compiler leaves behind: the addon, and files that the sources read (styles, pages, templates). */
+/** What the compiler leaves behind: the addons, and files that the sources read (styles, pages, templates). */
 function copyAssets(directory: string): void {
-  const addons = existsSync(join(PACKAGE_ROOT, ADDON))
-    ? readdirSync(join(PACKAGE_ROOT, ADDON)).filter((name) => name.endsWith('.node'))
-    : [];
-  if (addons.length === 0) throw new BuildError('the native addon is not built: node scripts/setup.mjs');
-  mkdirSync(join(directory, ADDON), { recursive: true });
-  for (const name of addons) cpSync(join(PACKAGE_ROOT, ADDON, name), join(directory, ADDON, name));
+  for (const release of ADDONS) {
+    const from = join(PACKAGE_ROOT, release);
+    const names = existsSync(from) ? readdirSync(from).filter((name) => name.endsWith('.node')) : [];
+    if (names.length === 0)
+      throw new BuildError(`a native addon is not built (${release}): node scripts/setup.mjs`);
+    mkdirSync(join(directory, release), { recursive: true });
+    for (const name of names) cpSync(join(from, name), join(directory, release, name));
+  }
   for (const folder of ['agent', 'device-sim', 'fleet', 'deltas', 'handover', 'cli'])
     copyData(folder, directory);
   // The example app is pushed as its sources are: the demo needs them as they stand, built files would be noise.
@@ -65,7 +67,7 @@ function copyData(folder: string, directory: string): void {
 
 /**
  * Adds to a built package all that it needs to run without npm: its dependencies, and what makes an image of it.
- * The addon and the packages are of this machine's architecture.
+ * The addons and the packages are of this machine's architecture.
  */
 export function addDependencies(directory: string): void {
   const manifest = JSON.parse(readFileSync(join(PACKAGE_ROOT, 'package.json'), 'utf8'));

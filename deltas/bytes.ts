@@ -68,6 +68,22 @@ export class ByteReader {
     this.#what = what;
   }
 
+  /** All that there is to read, also what was. */
+  get whole(): Buffer {
+    return this.#buffer;
+  }
+
+  /** Of the next byte, in `whole`. */
+  get at(): number {
+    return this.#at;
+  }
+
+  /** Somebody else has read up to there. */
+  skipTo(at: number): void {
+    if (!(at >= this.#at && at <= this.#buffer.length)) throw new RangeError(`not a place ahead: ${at}`);
+    this.#at = at;
+  }
+
   get left(): number {
     return this.#buffer.length - this.#at;
   }

@@ -1,7 +1,7 @@
 /**
- * Builds handover/native with node-gyp: npm's `install` script, and setup's when the addon is missing or old.
+ * Builds handover/native and deltas/native with node-gyp: npm's `install` script, and setup's when one is missing or old.
  *
- * Invariant: needs no network when headers of any Node from 20 on are on the machine. The addon is N-API, so
+ * Invariant: needs no network when headers of any Node from 20 on are on the machine. The addons are N-API, so
  * headers of one major version serve all; node-gyp would otherwise fetch those of the very version that runs.
  */
 import { spawnSync } from 'node:child_process';
@@ -27,13 +27,16 @@ function headers() {
 
 const nodedir = headers();
 const gyp = join(ROOT, 'node_modules', 'node-gyp', 'bin', 'node-gyp.js');
-const args = [gyp, 'rebuild', '--directory', join('handover', 'native')];
-if (nodedir !== undefined) args.push(`--nodedir=${nodedir}`);
-const result = spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit' });
-if (result.status !== 0) {
-  process.stderr.write(
-    'the native addon (handover/native) did not build: it needs g++, make and python3' +
-      ' (Debian: apt-get install g++ make python3), and Node headers or a way to fetch them\n',
-  );
-  process.exit(1);
+for (const folder of [join('handover', 'native'), join('deltas', 'native')]) {
+  if (!existsSync(join(ROOT, folder, 'binding.gyp'))) continue;
+  const args = [gyp, 'rebuild', '--directory', folder];
+  if (nodedir !== undefined) args.push(`--nodedir=${nodedir}`);
+  const result = spawnSync(process.execPath, args, { cwd: ROOT, stdio: 'inherit' });
+  if (result.status !== 0) {
+    process.stderr.write(
+      `the native addon (${folder}) did not build: it needs g++, make and python3` +
+        ' (Debian: apt-get install g++ make python3), and Node headers or a way to fetch them\n',
+    );
+    process.exit(1);
+  }
 }

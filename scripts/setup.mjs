@@ -8,11 +8,11 @@
  */
 import { spawnSync } from 'node:child_process';
 import { accessSync, constants, existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { delimiter, dirname, join } from 'node:path';
+import { delimiter, dirname, join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const ROOT = dirname(dirname(fileURLToPath(import.meta.url)));
-const NATIVE = join(ROOT, 'handover', 'native');
+const ADDONS = ['handover', 'deltas'].map((folder) => join(ROOT, folder, 'native'));
 const PURPOSE = process.argv[2] ?? (process.env.npm_lifecycle_event ?? '').replace(/^pre/, '');
 
 /** Commands and the Debian package that brings each; `when` says whether this run needs it. */
@@ -56,8 +56,8 @@ const TOOLS = [
   },
 ];
 const COMPILER = [
-  { command: 'g++', debian: 'g++', why: 'the descriptor socket is built from C' },
-  { command: 'make', debian: 'make', why: 'the descriptor socket is built from C' },
+  { command: 'g++', debian: 'g++', why: 'the native addons are built from C' },
+  { command: 'make', debian: 'make', why: 'the native addons are built from C' },
   { command: 'python3', debian: 'python3', why: 'node-gyp is a Python program' },
 ];
 
@@ -164,13 +164,13 @@ function installPackages() {
 }
 
 /** The addon that node-gyp built, when it is newer than every one of its sources and loads. */
-function addonIsReady() {
-  const release = join(NATIVE, 'build', 'Release');
+function addonIsReady(folder) {
+  const release = join(folder, 'build', 'Release');
   if (!existsSync(release)) return false;
   const built = readdirSync(release).filter((name) => name.endsWith('.node'));
   if (built.length === 0) return false;
-  const sources = readdirSync(NATIVE).filter((name) => /\.(c|cc|cpp|h|gyp)$/.test(name));
-  const changedMs = Math.max(...sources.map((name) => statSync(join(NATIVE, name)).mtimeMs));
+  const sources = readdirSync(folder).filter((name) => /\.(c|cc|cpp|h|gyp)$/.test(name));
+  const changedMs = Math.max(...sources.map((name) => statSync(join(folder, name)).mtimeMs));
   return built.every((name) => {
     const file = join(release, name);
     if (statSync(file).mtimeMs < changedMs) return false;
@@ -183,18 +183,24 @@ function addonIsReady() {
   });
 }
 
-function buildAddon() {
-  if (!existsSync(join(NATIVE, 'binding.gyp')) || addonIsReady()) return;
+function buildAddons() {
+  const missing = () =>
+    ADDONS.filter((folder) => existsSync(join(folder, 'binding.gyp')) && !addonIsReady(folder)).map(
+      (folder) => relative(ROOT, folder),
+    );
+  const folders = missing();
+  if (folders.length === 0) return;
   installTools(COMPILER);
-  say('building the descriptor socket (handover/native)');
+  say(`building native addons (${folders.join(', ')})`);
   const result = run(process.execPath, [join(ROOT, 'scripts', 'native.mjs')]);
-  if (!result.ok) fail(`the native addon does not build:\n${tail(result.text)}`);
-  if (!addonIsReady())
-    fail('the native addon was built but does not load: remove handover/native/build, then try again');
+  if (!result.ok) fail(`the native addons do not build:\n${tail(result.text)}`);
+  const still = missing().map((folder) => join(folder, 'build'));
+  if (still.length > 0)
+    fail(`a native addon was built but does not load: remove ${still.join(', ')}, then try again`);
 }
 
 if (process.platform !== 'linux')
   fail('Midair runs on Linux: it needs containers, ptys and descriptor passing');
 installTools(TOOLS.filter((tool) => tool.when()));
 installPackages();
-buildAddon();
+buildAddons();

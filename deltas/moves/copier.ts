@@ -13,6 +13,11 @@ import { BLOCK_BYTES, type Found, KIND, WIDTH } from '#deltas/moves/references.t
  * @returns what the field is to hold
  */
 export type Fix = (view: DataView, at: number, kind: number, predicted: number) => number;
+/**
+ * Does the work of `predict`, and of `fix`, for as many references as it can, from the one at `index` on.
+ * @returns the first that is left to do
+ */
+export type Ahead = (index: number) => number;
 
 const PAGE = 4096;
 
@@ -46,6 +51,7 @@ export function predict(
   found: Found,
   prediction: Prediction,
   fix: Fix,
+  ahead?: Ahead,
 ): void {
   const { count, offsets, kinds, targets, extras } = found;
   if (count === 0) return;
@@ -59,6 +65,11 @@ export function predict(
   }
   const end = from + piece.length;
   for (let index = low; index < count; index += 1) {
+    // Of Go's table there are many in a row, all left to do here.
+    if (ahead !== undefined && kinds[index] !== KIND.go32) {
+      index = ahead(index);
+      if (index >= count) break;
+    }
     const offset = offsets[index] as number;
     const kind = kinds[index] as number;
     if (offset + (WIDTH[kind] as number) > end) break;

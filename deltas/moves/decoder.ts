@@ -9,12 +9,13 @@ import { ByteReader } from '#deltas/bytes.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { BlockFile } from '#deltas/moves/block-file.ts';
-import { type Fix, PIECE_BYTES_MAX, pieceBytes, predict } from '#deltas/moves/copier.ts';
+import { type Ahead, type Fix, PIECE_BYTES_MAX, pieceBytes, predict } from '#deltas/moves/copier.ts';
 import type { Ranges } from '#deltas/moves/covers.ts';
 import { type ReadAt, readElf, type Segment } from '#deltas/moves/elf.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS, WORD_COLUMNS, WORD_WIDTHS } from '#deltas/moves/format.ts';
+import { type Missed, NATIVE, type Native, type NativePrediction } from '#deltas/moves/native.ts';
 import { Prediction } from '#deltas/moves/prediction.ts';
-import { References } from '#deltas/moves/references.ts';
+import { type Found, References } from '#deltas/moves/references.ts';
 
 /** Where the chunks and the literal bytes come from, both read front to back. */
 export interface MoveSources {
@@ -26,23 +27,30 @@ export interface MoveSources {
 
 const OUT_BYTES = LIMITS.chunkBytes;
 
-/** @yields the new file, `bytes` in all; a piece is valid until the next is asked for */
+/**
+ * @param native which code does the hot loops; null: this folder's own
+ * @yields the new file, `bytes` in all; a piece is valid until the next is asked for
+ */
 export async function* decodeMoves(
   file: BasisFile,
   bytes: number,
   sources: MoveSources,
+  native: Native | null = NATIVE,
 ): AsyncGenerator<Uint8Array> {
   const { segments, moves, ranges } = readPlan(await readChunk(sources), file.size, bytes);
   const basis = new BlockFile(file);
   let references: References | undefined;
   let prediction: Prediction | undefined;
+  let bound: NativePrediction | undefined;
   if (segments.length > 0) {
     const read: ReadAt = (offset, length, into) => basis.read(offset, length, into);
     const elf = await readElf(read, file.size);
     if (elf === undefined)
       throw new DeltaError('BASIS_MISMATCH', 'a file is to be patched as a program and is none');
-    references = new References(elf, read, file.size);
+    references = new References(elf, read, file.size, native);
     prediction = new Prediction(elf, segments, ranges, moves);
+    // It knows no other machine's references.
+    if (elf.machine === 'x86-64') bound = native?.prediction(prediction);
   }
 
   // Most pieces and literals are short: handed on one by one they would cost more than they are.
@@ -63,6 +71,12 @@ export async function* decodeMoves(
   const fix: Fix = (_view, _at, _kind, predicted) => (chunk as Chunk).fix(predicted);
   let place = 0;
   for (let index = 0; index < ranges.count; index += 1) {
+    const ahead = (found: Found, bytes: number, done: number): Ahead | undefined => {
+      const missed = (chunk as Chunk).missed;
+      if (bound === undefined || missed === undefined) return undefined;
+      const piece = { out, place: held, bytes, from: from + done, to: to + done, range: index };
+      return (at) => bound.predict(piece, found, at, missed);
+    };
     const to = ranges.news[index] as number;
     const from = ranges.olds[index] as number;
     const length = ranges.lengths[index] as number;
@@ -75,7 +89,7 @@ export async function* decodeMoves(
       const piece = out.subarray(held, held + some);
       piece.set(basis.cached(from + done, some) ?? (await basis.read(from + done, some)));
       if (found !== undefined && prediction !== undefined)
-        predict(piece, from + done, to + done, index, found, prediction, fix);
+        predict(piece, from + done, to + done, index, found, prediction, fix, ahead(found, some, done));
       chunk.differ(piece);
       done += some;
       held += some;
@@ -177,21 +191,23 @@ class DataChunk {
   readonly #columns: Record<(typeof DATA_COLUMNS)[number], ByteReader>;
   /** Copied bytes that it still speaks of. */
   left: number;
-  /** References until the next that is wrong, bytes until the next that differ. */
-  #right = Number.POSITIVE_INFINITY;
+  readonly missed: Missed;
+  /** Bytes until the next that differ. */
   #same = Number.POSITIVE_INFINITY;
   #run = 0;
 
   constructor(copied: number, reader: ByteReader) {
     this.left = copied;
     this.#columns = columnsOf(DATA_COLUMNS, reader);
+    const { skips, fixes } = this.#columns;
+    this.missed = { right: Number.POSITIVE_INFINITY, skips, fixes };
     this.#nextFix();
     this.#nextRun();
   }
 
   #nextFix(): void {
-    const { skips } = this.#columns;
-    this.#right = skips.left > 0 ? skips.integer() : Number.POSITIVE_INFINITY;
+    const { missed } = this;
+    missed.right = missed.skips.left > 0 ? missed.skips.integer() : Number.POSITIVE_INFINITY;
   }
 
   #nextRun(): void {
@@ -203,11 +219,12 @@ class DataChunk {
   }
 
   fix(predicted: number): number {
-    if (this.#right > 0) {
-      this.#right -= 1;
+    const { missed } = this;
+    if (missed.right > 0) {
+      missed.right -= 1;
       return predicted;
     }
-    const value = predicted + this.#columns.fixes.signed();
+    const value = predicted + missed.fixes.signed();
     this.#nextFix();
     return value;
   }
@@ -232,7 +249,7 @@ class DataChunk {
   /** @throws DeltaError `CORRUPT` when it says more than was used */
   finish(): void {
     end(...Object.values(this.#columns));
-    if (this.#right !== Number.POSITIVE_INFINITY || this.#same !== Number.POSITIVE_INFINITY)
+    if (this.missed.right !== Number.POSITIVE_INFINITY || this.#same !== Number.POSITIVE_INFINITY)
       throw new DeltaError('CORRUPT', 'moves: differences beyond the end');
   }
 }
@@ -240,6 +257,7 @@ class DataChunk {
 /** See words.ts. */
 class WordChunk {
   left: number;
+  readonly missed = undefined;
   readonly #width: number;
   readonly #sames: ByteReader;
   readonly #planes: readonly ByteReader[];

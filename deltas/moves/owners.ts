@@ -9,10 +9,10 @@ const MARK_BITS = 12;
 
 export class Owners {
   /** From each of these places on, in rising order, the range is the one at the same index; -1: none. */
-  readonly #starts: Float64Array;
-  readonly #owners: Int32Array;
+  readonly starts: Float64Array;
+  readonly owners: Int32Array;
   /** How many stretches begin before each mark: between two marks there are few. */
-  readonly #marks: Uint32Array;
+  readonly marks: Uint32Array;
   #last = 0;
 
   constructor({ count, olds, lengths }: Ranges) {
@@ -45,19 +45,19 @@ export class Owners {
       put(olds[range] as number, heap.top as number);
     }
     until(Number.POSITIVE_INFINITY);
-    this.#starts = Float64Array.from(starts);
-    this.#owners = Int32Array.from(owners);
-    this.#marks = new Uint32Array(Math.floor((starts.at(-1) ?? 0) / 2 ** MARK_BITS) + 2);
+    this.starts = Float64Array.from(starts);
+    this.owners = Int32Array.from(owners);
+    this.marks = new Uint32Array(Math.floor((starts.at(-1) ?? 0) / 2 ** MARK_BITS) + 2);
     let before = 0;
-    for (let mark = 0; mark < this.#marks.length; mark += 1) {
+    for (let mark = 0; mark < this.marks.length; mark += 1) {
       while (before < starts.length && (starts[before] as number) < mark * 2 ** MARK_BITS) before += 1;
-      this.#marks[mark] = before;
+      this.marks[mark] = before;
     }
   }
 
   /** Index of the last stretch that begins at or before `offset`; -1: none does. */
   #find(offset: number): number {
-    const starts = this.#starts;
+    const starts = this.starts;
     let low = 0;
     let high = starts.length;
     // The one before was often close by.
@@ -67,9 +67,9 @@ export class Owners {
       if (low === high || (starts[low] as number) > offset) return last;
     }
     const mark = Math.floor(offset / 2 ** MARK_BITS);
-    if (mark + 1 < this.#marks.length) {
-      low = Math.max(low, this.#marks[mark] as number);
-      high = Math.min(high, this.#marks[mark + 1] as number);
+    if (mark + 1 < this.marks.length) {
+      low = Math.max(low, this.marks[mark] as number);
+      high = Math.min(high, this.marks[mark + 1] as number);
     }
     while (low < high) {
       const middle = (low + high) >>> 1;
@@ -83,7 +83,7 @@ export class Owners {
   /** @returns -1: no range has it */
   of(offset: number): number {
     const at = this.#find(offset);
-    return at < 0 ? -1 : (this.#owners[at] as number);
+    return at < 0 ? -1 : (this.owners[at] as number);
   }
 }
 

@@ -22,6 +22,9 @@ const NEAR_SHIFT = 8;
 /** A function that grew by more is taken for another. */
 const LONGER_MAX = 4096;
 
+/** Which of a Prediction's parts was found last, in `last`: the next is mostly the same one. -1: none. */
+const [OLD, NEW, SECTION] = [0, 1, 2];
+
 export class Prediction {
   readonly #olds: readonly Segment[];
   readonly #news: readonly Segment[];
@@ -35,12 +38,10 @@ export class Prediction {
   readonly #nearKeys = new Float64Array(2 ** NEAR_BITS).fill(-1);
   readonly #nearMoves = new Float64Array(2 ** NEAR_BITS);
   readonly #sections: readonly Anchor[];
-  #section: Anchor | undefined;
+  readonly #last = new Int32Array(3).fill(-1);
   #range = -1;
   #rangeLow = 0;
   #rangeHigh = 0;
-  #segment: Segment | undefined;
-  #newSegment: Segment | undefined;
 
   /** By an anchor's old address. */
   readonly #anchors = new Map<number, number>();
@@ -67,25 +68,57 @@ export class Prediction {
     return this.#anchors.get(old) ?? old;
   }
 
+  /** What native code works on instead of this, in place; see native/moves.c. */
+  tables() {
+    const segments = (all: readonly Segment[]) =>
+      Float64Array.from(
+        all.flatMap(({ offset, address, fileBytes, memoryBytes }) => [
+          offset,
+          address,
+          fileBytes,
+          memoryBytes,
+        ]),
+      );
+    const { news, olds, lengths } = this.#ranges;
+    const { starts, owners, marks } = this.#owners;
+    return {
+      exactKeys: this.#exactKeys,
+      exactMoves: this.#exactMoves,
+      exactSure: this.#exactSure,
+      exactSeen: this.#exactSeen,
+      nearKeys: this.#nearKeys,
+      nearMoves: this.#nearMoves,
+      ...{ news, olds, lengths, starts, owners, marks },
+      oldSegments: segments(this.#olds),
+      newSegments: segments(this.#news),
+      sections: Float64Array.from(
+        this.#sections.flatMap(({ address, bytes }) => [address, bytes, this.anchor(address) - address]),
+      ),
+      last: this.#last,
+    };
+  }
+
   /** What no range has has moved with its section. */
   #sectionMove(old: number): number {
-    let section = this.#section;
+    let section = this.#sections[this.#last[SECTION] as number];
     if (section === undefined || old < section.address || old >= section.address + section.bytes) {
-      section = this.#sections.find(({ address, bytes }) => old >= address && old < address + bytes);
+      const at = this.#sections.findIndex(({ address, bytes }) => old >= address && old < address + bytes);
+      section = this.#sections[at];
       if (section === undefined) return 0;
-      this.#section = section;
+      this.#last[SECTION] = at;
     }
     return this.anchor(section.address) - section.address;
   }
 
   /** Address of a byte of the new file. */
   address(offset: number): number {
-    const last = this.#newSegment;
+    const last = this.#news[this.#last[NEW] as number];
     if (last !== undefined && offset >= last.offset && offset < last.offset + last.fileBytes)
       return last.address + offset - last.offset;
-    for (const one of this.#news) {
+    for (let at = 0; at < this.#news.length; at += 1) {
+      const one = this.#news[at] as Segment;
       if (offset < one.offset || offset >= one.offset + one.fileBytes) continue;
-      this.#newSegment = one;
+      this.#last[NEW] = at;
       return one.address + offset - one.offset;
     }
     return UNLOADED + offset;
@@ -146,10 +179,11 @@ export class Prediction {
   /** In the file; beyond its part of the file for what is not in it. */
   #offset(old: number): number | undefined {
     if (old >= UNLOADED) return old - UNLOADED;
-    let segment = this.#segment;
+    let segment = this.#olds[this.#last[OLD] as number];
     if (segment === undefined || old < segment.address || old >= segment.address + segment.memoryBytes) {
-      segment = segmentOf(this.#olds, old);
-      this.#segment = segment;
+      const at = segmentAt(this.#olds, old);
+      this.#last[OLD] = at;
+      segment = this.#olds[at];
     }
     if (segment === undefined) return undefined;
     const into = old - segment.address;
@@ -201,11 +235,13 @@ export class Prediction {
   }
 }
 
-/** A loop, since code's references change from one to the other all the time. */
-function segmentOf(segments: readonly Segment[], address: number): Segment | undefined {
-  for (const one of segments)
-    if (address >= one.address && address < one.address + one.memoryBytes) return one;
-  return undefined;
+/** A loop, since code's references change from one to the other all the time. @returns -1: none has it */
+function segmentAt(segments: readonly Segment[], address: number): number {
+  for (let at = 0; at < segments.length; at += 1) {
+    const one = segments[at] as Segment;
+    if (address >= one.address && address < one.address + one.memoryBytes) return at;
+  }
+  return -1;
 }
 
 const EXACT_MASK = 2 ** EXACT_BITS - 1;

@@ -9,6 +9,7 @@ import { isThumb, sweepArm, sweepThumb } from '#deltas/moves/arm.ts';
 import { type Elf, type Part, type ReadAt, UNLOADED } from '#deltas/moves/elf.ts';
 import { FrameIndex, sweepFrames } from '#deltas/moves/frames.ts';
 import { GoFunctions } from '#deltas/moves/go-functions.ts';
+import { NATIVE, type Native } from '#deltas/moves/native.ts';
 import { sweepX86 } from '#deltas/moves/x86-sweep.ts';
 
 /** How a reference is written; numbers index the tables of `fields.ts`. */
@@ -64,18 +65,24 @@ export interface Found {
   targets: Float64Array;
   /** By kind: bytes from the field to where it counts from; the anchor's address; the log of its unit; where what is long begins. */
   extras: Float64Array;
+  /** All of them, one behind the other: offsets, targets, extras, kinds. What native code is given. */
+  memory: Float64Array;
 }
 
 /** Room of a new `Found`, in references: what a block of code holds, so that it can be used again for most others. */
 const ROOM = 2048;
 
-function makeFound(room: number): Found {
+/** @param least at least so many; room is made for a multiple of 8 */
+function makeFound(least: number): Found {
+  const room = 8 * Math.ceil(least / 8);
+  const memory = new Float64Array((room / 8) * 25);
   return {
     count: 0,
-    offsets: new Float64Array(room),
-    kinds: new Uint8Array(room),
-    targets: new Float64Array(room),
-    extras: new Float64Array(room),
+    offsets: memory.subarray(0, room),
+    kinds: new Uint8Array(memory.buffer, 3 * 8 * room, room),
+    targets: memory.subarray(room, 2 * room),
+    extras: memory.subarray(2 * room, 3 * room),
+    memory,
   };
 }
 
@@ -87,15 +94,8 @@ export class Finds {
   #inOrder = true;
 
   add(offset: number, kind: number, target: number, extra: number): void {
+    if (this.#all.count === this.#all.kinds.length) this.#grow();
     const all = this.#all;
-    if (all.count === all.kinds.length) {
-      const more = makeFound(2 * all.count);
-      for (const name of ['offsets', 'kinds', 'targets', 'extras'] as const) more[name].set(all[name]);
-      more.count = all.count;
-      this.#all = more;
-      this.add(offset, kind, target, extra);
-      return;
-    }
     const at = all.count++;
     if (offset < this.#free) this.#inOrder = false;
     this.#free = offset + (WIDTH[kind] as number);
@@ -103,6 +103,32 @@ export class Finds {
     all.kinds[at] = kind;
     all.targets[at] = target;
     all.extras[at] = extra;
+  }
+
+  #grow(): void {
+    const all = this.#all;
+    const more = makeFound(2 * all.kinds.length);
+    for (const name of ['offsets', 'kinds', 'targets', 'extras'] as const) more[name].set(all[name]);
+    more.count = all.count;
+    this.#all = more;
+  }
+
+  /**
+   * Several at once, by rising offset and without overlaps.
+   * @param put them into the memory behind the first `count`; returns how many there then are, or were if there was room
+   */
+  addBy(put: (memory: Float64Array, count: number) => number): void {
+    const first = this.#all.count;
+    let count = put(this.#all.memory, first);
+    while (count > this.#all.kinds.length) {
+      this.#grow();
+      count = put(this.#all.memory, first);
+    }
+    const all = this.#all;
+    if (count === first) return;
+    if ((all.offsets[first] as number) < this.#free) this.#inOrder = false;
+    this.#free = (all.offsets[count - 1] as number) + (WIDTH[all.kinds[count - 1] as number] as number);
+    all.count = count;
   }
 
   clear(): void {
@@ -181,8 +207,10 @@ export class References {
   #frames: FrameIndex | undefined;
   /** null: of a version that is not understood. */
   #functions: GoFunctions | null | undefined;
+  readonly #native: Native | null;
 
-  constructor(elf: Elf, read: ReadAt, size: number) {
+  constructor(elf: Elf, read: ReadAt, size: number, native: Native | null = NATIVE) {
+    this.#native = native;
     this.elf = elf;
     this.#read = read;
     this.#size = size;
@@ -269,7 +297,9 @@ export class References {
     const { anchor } = part;
     switch (part.form) {
       case 'code':
-        if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
+        if (machine === 'x86-64' && this.#native !== null)
+          this.#native.sweepX86(finds, stretch, this.#low, this.#high, fixed);
+        else if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
         else if (machine === 'aarch64') sweepAarch64(finds, stretch, this.holds);
         else if (isThumb(stretch)) sweepThumb(finds, stretch, this.holds);
         else sweepArm(finds, stretch, this.holds);
