@@ -96,7 +96,7 @@ try {
       ].join('\n'),
     );
     await app.commit(`Round ${round}`);
-    await app.push();
+    await app.push(undefined, PULLED_MS_MAX);
   };
   await push(0);
   await world.updated('v1');

@@ -74,11 +74,18 @@ export class Repository {
   }
 
   /** `git push`, for real. @throws PushError with every line that was said */
-  async push(onLine: (line: string) => void = () => {}): Promise<string[]> {
-    return this.#git(['push', this.remote, 'HEAD:main'], onLine);
+  async push(
+    onLine: (line: string) => void = () => {},
+    msMax: number = LIMITS.pushMsMax,
+  ): Promise<string[]> {
+    return this.#git(['push', this.remote, 'HEAD:main'], onLine, msMax);
   }
 
-  async #git(args: string[], onLine: (line: string) => void = () => {}): Promise<string[]> {
+  async #git(
+    args: string[],
+    onLine: (line: string) => void = () => {},
+    msMax: number = LIMITS.pushMsMax,
+  ): Promise<string[]> {
     const lines: string[] = [];
     const child = spawn('git', ['-c', 'http.proxy=', ...args], {
       cwd: this.directory,
@@ -95,7 +102,7 @@ export class Repository {
         GIT_COMMITTER_EMAIL: PERSON.email,
         LC_ALL: 'C',
       },
-      signal: AbortSignal.any([this.#signal, AbortSignal.timeout(LIMITS.pushMsMax)]),
+      signal: AbortSignal.any([this.#signal, AbortSignal.timeout(msMax)]),
     });
     const take = (line: string) => {
       // Progress lines overwrite themselves in a terminal: the last state is the one that stays.
