@@ -74,10 +74,7 @@ export class Repository {
   }
 
   /** `git push`, for real. @throws PushError with every line that was said */
-  async push(
-    onLine: (line: string) => void = () => {},
-    msMax: number = LIMITS.pushMsMax,
-  ): Promise<string[]> {
+  async push(onLine: (line: string) => void = () => {}, msMax: number = LIMITS.pushMsMax): Promise<string[]> {
     return this.#git(['push', this.remote, 'HEAD:main'], onLine, msMax);
   }
 
