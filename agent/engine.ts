@@ -122,6 +122,9 @@ export async function openEngine(url: string): Promise<Engine> {
     { cgroup: Cgroup | undefined; pid: number; startTicks: number | undefined }
   >();
 
+  /** Ours that ended, of this life: 64 bytes each update. None is ever started again. */
+  const ended = new Set<string>();
+
   const inspect = (id: string) =>
     ask(`inspecting container ${short(id)}`, (abortSignal) =>
       docker.getContainer(id).inspect({ abortSignal }),
@@ -136,7 +139,7 @@ export async function openEngine(url: string): Promise<Engine> {
       return await startOnce(spec);
     } catch (error) {
       const isBudget = error instanceof EngineError && error.code === 'NO_REALTIME';
-      if (!isBudget || removeLeftovers() === 0) throw error;
+      if (!isBudget || removeLeftovers(ended) === 0) throw error;
       return startOnce(spec);
     }
   }
@@ -252,6 +255,7 @@ export async function openEngine(url: string): Promise<Engine> {
       if (!isGone(error)) throw error;
     }
     places.delete(id);
+    ended.add(id);
   }
 
   async function waitExit(id: string, signal?: AbortSignal): Promise<number> {
@@ -260,7 +264,10 @@ export async function openEngine(url: string): Promise<Engine> {
       signal?.throwIfAborted();
       try {
         const { State } = await inspect(id);
-        if (!State.Running && State.Status !== 'created') return State.ExitCode;
+        if (!State.Running && State.Status !== 'created') {
+          ended.add(id);
+          return State.ExitCode;
+        }
         reachedMs = performance.now();
         await longPoll(id, signal);
         pauseMs = ENGINE_LIMITS.pollMsMin;

@@ -158,18 +158,26 @@ describe('a frozen container on v1', () => {
 
 describe('groups that an engine left behind', () => {
   const group = (...path: string[]) => join(roots.cgroup, ...path);
+  const none = new Set<string>();
 
   test('are removed, in each hierarchy and in v2; what is young or in use stays, and so does what is no container', () => {
     for (const hierarchy of ['cpu', 'freezer', '.'])
       mkdirSync(group(hierarchy, 'docker', A), { recursive: true });
     mkdirSync(group('cpu', 'docker', B, 'nested'), { recursive: true });
     mkdirSync(group('cpu', 'docker', 'buildkit'), { recursive: true });
-    expect(removeLeftovers(roots, 60_000)).toBe(0);
-    expect(removeLeftovers(roots, 0)).toBe(1);
+    expect(removeLeftovers(none, roots, 60_000)).toBe(0);
+    expect(removeLeftovers(none, roots, 0)).toBe(1);
     for (const hierarchy of ['cpu', 'freezer', '.'])
       expect(existsSync(group(hierarchy, 'docker', A))).toBe(false);
     expect(existsSync(group('cpu', 'docker', B))).toBe(true);
     expect(existsSync(group('cpu', 'docker', 'buildkit'))).toBe(true);
+  });
+
+  test('of a container that is known to have ended are removed at once', () => {
+    for (const id of [A, B]) mkdirSync(group('cpu', 'docker', id), { recursive: true });
+    expect(removeLeftovers(new Set([A]), roots, 60_000)).toBe(1);
+    expect(existsSync(group('cpu', 'docker', A))).toBe(false);
+    expect(existsSync(group('cpu', 'docker', B))).toBe(true);
   });
 
   const cpu = '/sys/fs/cgroup/cpu';
@@ -183,11 +191,11 @@ describe('groups that an engine left behind', () => {
       const child = spawn('sleep', ['30']);
       try {
         writeFileSync(join(real, 'cgroup.procs'), String(child.pid));
-        expect(removeLeftovers({ ...roots, cgroup: parent }, 0)).toBe(0);
+        expect(removeLeftovers(none, { ...roots, cgroup: parent }, 0)).toBe(0);
         const ended = once(child, 'exit');
         child.kill('SIGKILL');
         await ended;
-        expect(removeLeftovers({ ...roots, cgroup: parent }, 0)).toBe(1);
+        expect(removeLeftovers(none, { ...roots, cgroup: parent }, 0)).toBe(1);
       } finally {
         child.kill('SIGKILL');
         for (const left of [real, join(parent, 'docker'), parent]) if (existsSync(left)) rmdirSync(left);
