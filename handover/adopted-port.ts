@@ -37,8 +37,6 @@ export class AdoptedPort {
   readonly #onWritten: (bytes: Buffer) => void;
   #open = true;
   #stopped = false;
-  /** Whether a read was asked for before. */
-  #began = false;
   #watched = 0;
   #reading: Reading | undefined;
   #writing: Writing | undefined;
@@ -79,8 +77,7 @@ export class AdoptedPort {
       if (!this.#open) return reject(canceled());
       this.#reading = { buffer, offset, length, resolve, reject };
       // What a prior left waits in the kernel already: the first command need not wait for the poll to say so.
-      if (!this.#began && !this.#stopped) this.#read(this.#reading);
-      this.#began = true;
+      if ((this.#watched & READABLE) === 0 && !this.#stopped) this.#read(this.#reading);
       this.#watch();
     }).then((bytesRead) => ({ buffer, bytesRead }));
   }

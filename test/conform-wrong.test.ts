@@ -33,7 +33,10 @@ describe('the conformance runner', () => {
       const command = subjects.wrong(way);
       // What must fail is waited for in vain; what must pass has all the patience that a busy desk may need.
       const failing = await conform({ command, only: fails, patience: 6 });
-      expect(failing.filter(({ ok }) => ok).map(({ id }) => id)).toEqual([]);
+      expect(
+        failing.filter(({ ok }) => ok).map(({ id }) => id),
+        conformText(failing),
+      ).toEqual([]);
       const passing = await conform({ command, only: [passes] });
       expect(
         passing.every(({ ok }) => ok),

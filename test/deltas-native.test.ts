@@ -23,6 +23,7 @@ import { encodeMoves } from '#deltas/moves/encoder.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
 import { NATIVE, type Native } from '#deltas/moves/native.ts';
 import { BLOCK_BYTES, type Found, References } from '#deltas/moves/references.ts';
+import { ONE, TWO } from '#deltas/moves/x86-64.ts';
 import { noise } from '#test/deltas-kit.ts';
 
 const fileOf = (bytes: Buffer) => ({
@@ -161,12 +162,13 @@ it.runIf(builds)('is built here: what follows compares two things', () => {
 it.runIf(builds)('the door takes no arrays but those that it needs, nor numbers that do not fit them', () => {
   const path = fileURLToPath(new URL('../deltas/native/build/Release/moves.node', import.meta.url));
   const addon = createRequire(import.meta.url)(process.env.MIDAIR_MOVES ?? path) as Record<
-    'sweep' | 'bind' | 'predict',
+    'begin' | 'sweep' | 'bind' | 'predict',
     (...given: unknown[]) => unknown
   >;
   const refused = { code: 'ERR_INVALID_ARG_VALUE' };
   const [bytes, memory] = [new Uint8Array(100), new Float64Array(25)];
   const job = (...numbers: number[]) => Float64Array.from({ length: 10 }, (_, at) => numbers[at] ?? 0);
+  addon.begin(ONE, TWO);
   expect(addon.sweep(bytes, memory, job(0, 0, 100))).toBe(0);
   const wrong: unknown[][] = [
     [bytes, memory],
@@ -179,6 +181,7 @@ it.runIf(builds)('the door takes no arrays but those that it needs, nor numbers 
     [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 0, 9)],
   ];
   for (const given of wrong) expect(() => addon.sweep(...given)).toThrow(expect.objectContaining(refused));
+  expect(() => addon.begin(ONE, TWO.subarray(1))).toThrow(expect.objectContaining(refused));
   expect(() => addon.bind({})).toThrow(expect.objectContaining(refused));
   expect(() => addon.predict({}, memory, bytes, bytes, bytes)).toThrow(expect.objectContaining(refused));
 });

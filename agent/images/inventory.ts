@@ -100,8 +100,14 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
     });
   }
 
+  /** The app that a pull of this instance gave that name for; undefined: none did. */
+  const pulledFor = (name: string): string | undefined => {
+    const [, prefix, app] = PULLED.exec(name) ?? [];
+    return prefix === pullPrefix ? app : undefined;
+  };
+
   async function dropPulled(names: readonly string[]): Promise<void> {
-    for (const name of names) if (PULLED.exec(name)?.[1] === pullPrefix) await untag(name);
+    for (const name of names) if (pulledFor(name) !== undefined) await untag(name);
   }
 
   const inventory: Inventory = {
@@ -135,12 +141,8 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
 
     async dropVia() {
       // An engine that was left in a pull ends it all the same, and names the image only after `prune` has looked.
-      const isPulled = (name: string) => {
-        const [, prefix, app] = PULLED.exec(name) ?? [];
-        return prefix === pullPrefix && app?.startsWith(VIA) === true;
-      };
-      for (const image of await list())
-        for (const name of namesOf(image)) if (ON_THE_WAY.test(name) || isPulled(name)) await untag(name);
+      const isVia = (name: string) => ON_THE_WAY.test(name) || pulledFor(name)?.startsWith(VIA) === true;
+      for (const image of await list()) for (const name of namesOf(image)) if (isVia(name)) await untag(name);
     },
 
     async dropUnnamed(id) {
@@ -156,9 +158,8 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
     async prune() {
       for (const image of await list()) {
         const names = namesOf(image);
-        const pulled = names.map((name) => PULLED.exec(name)).find((match) => match?.[1] === pullPrefix);
-        if (!pulled) continue;
-        const app = pulled[2] ?? 'image';
+        const app = names.map(pulledFor).find((found) => found !== undefined);
+        if (app === undefined) continue;
         if (names.some((name) => OURS.test(name))) await dropPulled(names);
         else await inventory.name(image.Id, app, short(image.Id));
       }
@@ -178,7 +179,7 @@ export function openInventory(docker: Docker, pullPrefix: string): Inventory {
       const found = await ask(`inspecting image ${short(id)}`, () => inspect(id));
       if (!found) return;
       const names = namesOf(found);
-      const ours = names.filter((name) => OURS.test(name) || PULLED.exec(name)?.[1] === pullPrefix);
+      const ours = names.filter((name) => OURS.test(name) || pulledFor(name) !== undefined);
       // A name that somebody else gave keeps the image, as it should.
       for (const name of ours) await untag(name);
       if (names.length === 0) await untag(id);

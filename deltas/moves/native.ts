@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import type { ByteReader } from '#deltas/bytes.ts';
 import type { Prediction } from '#deltas/moves/prediction.ts';
 import type { Finds, Found, Stretch } from '#deltas/moves/references.ts';
+import { ONE, TWO } from '#deltas/moves/x86-64.ts';
 
 /** What a chunk tells of references that were predicted wrongly. */
 export interface Missed {
@@ -47,6 +48,8 @@ export interface NativePrediction {
 type Tables = ReturnType<Prediction['tables']> & { job: Float64Array };
 
 interface Addon {
+  /** Before the first `sweep`: x86-64.ts's tables. */
+  begin(one: Uint8Array, two: Uint8Array): void;
   /** @param job moves.c: struct sweep. @returns how many there are now, or would be with room for them */
   sweep(bytes: Uint8Array, memory: Float64Array, job: Float64Array): number;
   /** The arrays are from now on used in place: the object must stay as it is. */
@@ -95,6 +98,7 @@ class BoundPrediction implements NativePrediction {
 }
 
 function nativeOf(addon: Addon): Native {
+  addon.begin(ONE, TWO);
   const job = new Float64Array(10);
   return {
     sweepX86(finds, { bytes, from, start, end, base, part }, low, high, fixed) {

@@ -92,7 +92,7 @@ export class Prediction {
       oldSegments: segments(this.#olds),
       newSegments: segments(this.#news),
       sections: Float64Array.from(
-        this.#sections.flatMap(({ address, bytes }) => [address, bytes, this.anchor(address) - address]),
+        this.#sections.flatMap(({ address, bytes }) => [address, bytes, this.anchor(address)]),
       ),
       last: this.#last,
     };

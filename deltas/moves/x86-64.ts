@@ -33,7 +33,8 @@ const table = (fill: number, ...ranges: [from: number, to: number, what: number]
   return made;
 };
 
-const ONE = table(NONE);
+/** By an instruction's first byte: what follows. */
+export const ONE = table(NONE);
 {
   for (let row = 0; row < 0x40; row += 8) {
     ONE.fill(MODRM, row, row + 4);
@@ -71,7 +72,7 @@ const ONE = table(NONE);
 }
 
 /** After 0f. */
-const TWO = table(
+export const TWO = table(
   MODRM,
   [0x04, 0x04, BAD],
   [0x05, 0x09, NONE],

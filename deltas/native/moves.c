@@ -10,6 +10,7 @@
 #include <math.h>
 #include <node_api.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -65,43 +66,9 @@ static void write_u32(uint8_t *at, uint32_t value) {
 
 #define MODRM 0x80
 enum { NONE, IMM8, IMM16, IMMZ, IMM64, OFFSET64, ENTER, REL32, REL8, PREFIX, REX, BAD, ESCAPE, TEST8, TESTZ };
-#define M8 (MODRM | IMM8)
-#define MZ (MODRM | IMMZ)
 
-static const uint8_t ONE[256] = {
-    [0x00 ... 0x03] = MODRM, [0x04] = IMM8, [0x05] = IMMZ, [0x06 ... 0x07] = BAD,
-    [0x08 ... 0x0b] = MODRM, [0x0c] = IMM8, [0x0d] = IMMZ, [0x0e] = BAD, [0x0f] = ESCAPE,
-    [0x10 ... 0x13] = MODRM, [0x14] = IMM8, [0x15] = IMMZ, [0x16 ... 0x17] = BAD,
-    [0x18 ... 0x1b] = MODRM, [0x1c] = IMM8, [0x1d] = IMMZ, [0x1e ... 0x1f] = BAD,
-    [0x20 ... 0x23] = MODRM, [0x24] = IMM8, [0x25] = IMMZ, [0x26] = PREFIX, [0x27] = BAD,
-    [0x28 ... 0x2b] = MODRM, [0x2c] = IMM8, [0x2d] = IMMZ, [0x2e] = PREFIX, [0x2f] = BAD,
-    [0x30 ... 0x33] = MODRM, [0x34] = IMM8, [0x35] = IMMZ, [0x36] = PREFIX, [0x37] = BAD,
-    [0x38 ... 0x3b] = MODRM, [0x3c] = IMM8, [0x3d] = IMMZ, [0x3e] = PREFIX, [0x3f] = BAD,
-    [0x40 ... 0x4f] = REX, [0x50 ... 0x5f] = NONE,
-    [0x60 ... 0x61] = BAD, [0x62] = ESCAPE, [0x63] = MODRM, [0x64 ... 0x67] = PREFIX,
-    [0x68] = IMMZ, [0x69] = MZ, [0x6a] = IMM8, [0x6b] = M8, [0x6c ... 0x6f] = NONE, [0x70 ... 0x7f] = REL8,
-    [0x80] = M8, [0x81] = MZ, [0x82] = BAD, [0x83] = M8, [0x84 ... 0x8f] = MODRM,
-    [0x90 ... 0x99] = NONE, [0x9a] = BAD, [0x9b ... 0x9f] = NONE,
-    [0xa0 ... 0xa3] = OFFSET64, [0xa4 ... 0xa7] = NONE, [0xa8] = IMM8, [0xa9] = IMMZ, [0xaa ... 0xaf] = NONE,
-    [0xb0 ... 0xb7] = IMM8, [0xb8 ... 0xbf] = IMM64,
-    [0xc0 ... 0xc1] = M8, [0xc2] = IMM16, [0xc3] = NONE, [0xc4 ... 0xc5] = ESCAPE, [0xc6] = M8, [0xc7] = MZ,
-    [0xc8] = ENTER, [0xc9] = NONE, [0xca] = IMM16, [0xcb ... 0xcc] = NONE, [0xcd] = IMM8, [0xce] = BAD, [0xcf] = NONE,
-    [0xd0 ... 0xd3] = MODRM, [0xd4 ... 0xd6] = BAD, [0xd7] = NONE, [0xd8 ... 0xdf] = MODRM,
-    [0xe0 ... 0xe3] = REL8, [0xe4 ... 0xe7] = IMM8, [0xe8 ... 0xe9] = REL32, [0xea] = BAD, [0xeb] = REL8, [0xec ... 0xef] = NONE,
-    [0xf0] = PREFIX, [0xf1] = NONE, [0xf2 ... 0xf3] = PREFIX, [0xf4 ... 0xf5] = NONE, [0xf6] = MODRM | TEST8, [0xf7] = MODRM | TESTZ,
-    [0xf8 ... 0xfd] = NONE, [0xfe ... 0xff] = MODRM,
-};
-
-/* After 0f. */
-static const uint8_t TWO[256] = {
-    [0x00 ... 0x03] = MODRM, [0x04] = BAD, [0x05 ... 0x09] = NONE, [0x0a] = BAD, [0x0b] = NONE, [0x0c] = BAD,
-    [0x0d] = MODRM, [0x0e] = NONE, [0x0f] = M8, [0x10 ... 0x2f] = MODRM, [0x30 ... 0x37] = NONE,
-    [0x38 ... 0x39] = MODRM, [0x3a] = M8, [0x3b ... 0x6f] = MODRM, [0x70 ... 0x73] = M8, [0x74 ... 0x76] = MODRM,
-    [0x77] = NONE, [0x78 ... 0x7f] = MODRM, [0x80 ... 0x8f] = REL32, [0x90 ... 0x9f] = MODRM, [0xa0 ... 0xa2] = NONE,
-    [0xa3] = MODRM, [0xa4] = M8, [0xa5 ... 0xa7] = MODRM, [0xa8 ... 0xaa] = NONE, [0xab] = MODRM, [0xac] = M8,
-    [0xad ... 0xb9] = MODRM, [0xba] = M8, [0xbb ... 0xc1] = MODRM, [0xc2] = M8, [0xc3] = MODRM, [0xc4 ... 0xc6] = M8,
-    [0xc7] = MODRM, [0xc8 ... 0xcf] = NONE, [0xd0 ... 0xff] = MODRM,
-};
+/* x86-64.ts's own, which gives them: by the first byte, and by the one after 0f. */
+static uint8_t ONE[256], TWO[256];
 
 enum { RELATIVE32 = 1, RELATIVE8 = 2, ABSOLUTE32 = 3 };
 
@@ -117,9 +84,9 @@ static struct decoded pack(ptrdiff_t length, ptrdiff_t field, int kind) {
 static int vexed(int map, int op) {
   if (map == 1) {
     if (op == 0x77) return NONE;
-    return (op >= 0x70 && op <= 0x73) || op == 0xc2 || (op >= 0xc4 && op <= 0xc6) ? M8 : MODRM;
+    return (op >= 0x70 && op <= 0x73) || op == 0xc2 || (op >= 0xc4 && op <= 0xc6) ? MODRM | IMM8 : MODRM;
   }
-  if (map == 3) return M8;
+  if (map == 3) return MODRM | IMM8;
   return map == 2 || map == 5 || map == 6 ? MODRM : BAD;
 }
 
@@ -206,7 +173,8 @@ static struct decoded decode_whole(const uint8_t *code) {
 /* What `decode_whole` says of instructions that two bytes tell, by these, and behind 0f by these; a length of 0: they do not. */
 #define TWO_KEY 0x10000
 static struct decoded KNOWN[2 * TWO_KEY];
-static pthread_once_t known_once = PTHREAD_ONCE_INIT;
+static pthread_mutex_t known_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_bool is_known;
 
 static bool is_told(int key) {
   const int op = (key >> 8) & 0xff;
@@ -312,7 +280,7 @@ struct segment {
   double offset, address, file_bytes, memory_bytes;
 };
 struct section {
-  double address, bytes, move;
+  double address, bytes, young;
 };
 
 /* The arrays of a Prediction's `tables`, which the TypeScript uses as well. */
@@ -362,12 +330,12 @@ static double section_move(struct tables *t, double old) {
     if (at == t->section_count) return 0;
     t->last[LAST_SECTION] = at;
   }
-  return t->sections[at].move;
+  return t->sections[at].young - t->sections[at].address;
 }
 
 static double anchor_of(const struct tables *t, double old) {
   for (int32_t at = 0; at < t->section_count; at++)
-    if (t->sections[at].address == old) return old + t->sections[at].move;
+    if (t->sections[at].address == old) return t->sections[at].young;
   return old;
 }
 
@@ -683,6 +651,26 @@ static bool take_found(napi_env env, napi_value value, struct found *all) {
 /* A whole number from 0 to `max`. */
 static bool is_count(double value, double max) { return value >= 0 && value <= max && value == floor(value); }
 
+/* native.ts: begin(one, two). Once in a process, whichever of its threads is first: all have the same. */
+static napi_value Begin(napi_env env, napi_callback_info info) {
+  size_t given = 2;
+  napi_value at[2];
+  struct array one, two;
+  if (napi_get_cb_info(env, info, &given, at, NULL, NULL) != napi_ok || given < 2 ||
+      !take_array(env, at[0], napi_uint8_array, &one) || one.length != sizeof ONE ||
+      !take_array(env, at[1], napi_uint8_array, &two) || two.length != sizeof TWO)
+    return fail(env, "begin: not the tables that it needs");
+  pthread_mutex_lock(&known_lock);
+  if (!is_known) {
+    memcpy(ONE, one.data, sizeof ONE);
+    memcpy(TWO, two.data, sizeof TWO);
+    make_known();
+    is_known = true;
+  }
+  pthread_mutex_unlock(&known_lock);
+  return NULL;
+}
+
 /* native.ts: sweep(bytes, memory, job). */
 static napi_value Sweep(napi_env env, napi_callback_info info) {
   size_t given = 3;
@@ -694,7 +682,7 @@ static napi_value Sweep(napi_env env, napi_callback_info info) {
       !take_array(env, at[2], napi_float64_array, &numbers) || numbers.length * sizeof(double) != sizeof(struct sweep))
     return fail(env, "sweep: not the arrays that it needs");
   const struct sweep *s = numbers.data;
-  if (pthread_once(&known_once, make_known) != 0) return fail(env, "sweep: no table");
+  if (!is_known) return fail(env, "sweep: not begun");
   if (!is_count(s->from, SAFE_MAX) || !is_count(s->start, SAFE_MAX) || !is_count(s->end, SAFE_MAX) ||
       !is_count(s->offset, SAFE_MAX) || !is_count(s->count, (double)all.room))
     return fail(env, "sweep: a number that does not fit");
@@ -808,7 +796,7 @@ NAPI_MODULE_INIT() {
   static const struct {
     const char *name;
     napi_callback function;
-  } functions[] = {{"sweep", Sweep}, {"bind", Bind}, {"predict", Predict}};
+  } functions[] = {{"begin", Begin}, {"sweep", Sweep}, {"bind", Bind}, {"predict", Predict}};
   for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
     napi_value function;
     if (napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].function, NULL, &function) != napi_ok ||
