@@ -5,7 +5,7 @@
  * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
  * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
  */
-import { isEnding, watchDeath, yieldCore } from '#agent/death.ts';
+import { beginsToEnd, isEnding, lift, setPriority, watchDeath } from '#agent/death.ts';
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { landCommand } from '#agent/land.ts';
@@ -88,6 +88,7 @@ export class Coordinator {
   #state: State;
   #snap: JsonObject | null = null;
   #stepping = false;
+  #hurries = false;
   /** Before, what happens waits: no deadline of a former life may pass, no absence be judged, while apps connect again. */
   #booted = false;
   /** Of the machine's deadlines; finer than Node's own, which round up to whole milliseconds. */
@@ -180,6 +181,7 @@ export class Coordinator {
   /** Leaves apps and devices as they are: the owner flies on. */
   close(): void {
     this.#closed = true;
+    this.#hurry(false);
     this.#timer.close();
     this.#listener?.close();
     for (const socket of this.#sockets.values()) socket.close();
@@ -237,28 +239,59 @@ export class Coordinator {
 
   #lookMs(): number {
     const awaited = this.#awaited();
-    if (awaited === undefined) return Number.POSITIVE_INFINITY;
+    if (awaited === undefined) {
+      this.#hurry(false);
+      return Number.POSITIVE_INFINITY;
+    }
     return nowMs() + (awaited.isLate ? AGENT_LIMITS.lookLateMs : AGENT_LIMITS.lookMs);
   }
 
   /** What arrived while this process had no core was read first: silence must be the app's, not ours. */
   #tick(): void {
     const awaited = this.#awaited();
-    if (awaited !== undefined && isEnding(awaited.pid)) {
-      yieldCore(awaited.pid);
+    const begins = awaited !== undefined && beginsToEnd(awaited.pid);
+    this.#hurry(begins || awaited?.isSilent === true);
+    if (begins && isEnding(awaited.pid)) {
       this.died(awaited.id);
+      this.#liftSuccessor();
+      this.#hurry(false);
     } else this.happen({ type: 'tick', atMs: nowMs() });
   }
 
+  /**
+   * Real time while who flies is silent, and only then: another is to be granted the rotors at once, whoever has the cores. Where the
+   * system refuses, the agent goes on as it is.
+   */
+  #hurry(on: boolean): void {
+    if (on === this.#hurries) return;
+    this.#hurries = on;
+    setPriority(0, on ? AGENT_LIMITS.urgentFifoPriority : 0);
+  }
+
+  /** The helpers of the one that is granted the rotors, while the kernel takes the dead one apart. */
+  #liftSuccessor(): void {
+    const successor = this.#awaited();
+    if (successor !== undefined) setTimeout(lift(successor.pid), AGENT_LIMITS.settleMs);
+  }
+
   /** From whom something is to come: a heartbeat, or an answer. It is looked at whether it still can. */
-  #awaited(): { readonly id: AppId; readonly pid: number; readonly isLate: boolean } | undefined {
+  #awaited():
+    | { readonly id: AppId; readonly pid: number; readonly isLate: boolean; readonly isSilent: boolean }
+    | undefined {
     const state = this.#state;
     const pilot = pilotOf(state, this.#config);
     const role = pilot ?? inHandOf(state);
     const id = role === null || !('heardMs' in state) ? null : state[role];
     const watch = id === null ? undefined : this.#watches.get(id);
     if (id === null || watch === undefined || !('heardMs' in state)) return undefined;
-    return { id, pid: watch.pid, isLate: pilot === null || nowMs() >= state.heardMs + AGENT_LIMITS.lateMs };
+    const { lateMs, silentMs } = AGENT_LIMITS;
+    const silenceMs = pilot === null ? Number.POSITIVE_INFINITY : nowMs() - state.heardMs;
+    return {
+      id,
+      pid: watch.pid,
+      isLate: silenceMs >= lateMs,
+      isSilent: pilot !== null && silenceMs >= silentMs,
+    };
   }
 
   #act(effect: Effect): void {

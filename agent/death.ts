@@ -7,6 +7,7 @@
  * never called: the engine's own word, tens of milliseconds later, has to do.
  */
 import { readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { LIMITS } from '#agent/limits.ts';
 import { isNativeError, native, READABLE } from '#handover/native.ts';
 
@@ -40,21 +41,36 @@ const EXITING = 0x4;
 /** Of the signals that wait for a thread: a killed process's threads have it until they end. */
 const KILLED = 1 << 8;
 
-/** The ninth and the 31st field of proc(5)'s stat; the second, the name, may hold anything. */
-const threadAt = (path: string): { exiting: boolean; killed: boolean } => {
+/** The ninth, 31st and 41st field of proc(5)'s stat; the second, the name, may hold anything. */
+const threadAt = (path: string): { exiting: boolean; killed: boolean; isOrdinary: boolean } => {
   const stat = readFileSync(path, 'latin1');
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-  return { exiting: (Number(fields[6]) & EXITING) !== 0, killed: (Number(fields[28]) & KILLED) !== 0 };
+  return {
+    exiting: (Number(fields[6]) & EXITING) !== 0,
+    killed: (Number(fields[28]) & KILLED) !== 0,
+    isOrdinary: Number(fields[38]) === 0,
+  };
+};
+
+/** Whether its first thread has left the program: most often all others are about to. One short file is read. */
+export const beginsToEnd = (pid: number): boolean => {
+  try {
+    return threadAt(`/proc/${pid}/stat`).exiting;
+  } catch (error) {
+    return isGone(error);
+  }
 };
 
 /**
- * Whether no thread of the process will ever run its program again: dead in all that others could notice. Where only threads
- * are left that were killed and have not had a core since, they get one before all that is ordinary: a successor waits for them.
+ * Whether no thread of the process will ever run its program again: dead in all that others could notice.
+ *
+ * What is left of it gets real time above all who fly: those that were killed and have not had a core since end at once, as
+ * a successor waits for them; and the last, on which the kernel takes the memory apart for milliseconds without
+ * letting anyone else run there, is then one beside whom the kernel wakes nobody with real time, but on another core.
  */
 export const isEnding = (pid: number): boolean => {
   try {
-    // Most often the answer, and all that is read of a process that lives.
-    if (!threadAt(`/proc/${pid}/stat`).exiting) return false;
+    if (!beginsToEnd(pid)) return false;
     const left = readdirSync(`/proc/${pid}/task`).filter((id) => hasten(pid, id));
     return left.length === 0;
   } catch (error) {
@@ -66,26 +82,40 @@ export const isEnding = (pid: number): boolean => {
 const hasten = (pid: number, id: string): boolean => {
   try {
     const { exiting, killed } = threadAt(`/proc/${pid}/task/${id}/stat`);
-    if (!exiting && killed) setPriority(Number(id), LIMITS.workersFifoPriority);
+    if (exiting) setPriority(Number(id), ENDING);
+    else if (killed) setPriority(Number(id), ENDING || LIMITS.workersFifoPriority);
     return !exiting;
   } catch (error) {
     return !isGone(error);
   }
 };
 
+/** Where there is no other core, what can be interrupted of an end is to be interrupted. */
+const ENDING = availableParallelism() > 1 ? LIMITS.endingFifoPriority : 0;
+
 /**
- * One that is ending gives up its real time: the kernel takes its memory apart at its own priority, for milliseconds, on a
- * core that its successor needs now.
+ * Real time for all threads of a process that have none, so that the kernel finds each another core than one that is taken: a
+ * loop waits for its helpers where they collect garbage or compile for it.
+ * @returns gives them back what they had
  */
-export const yieldCore = (pid: number): void => {
+export const lift = (pid: number): (() => void) => {
+  const lifted: number[] = [];
   try {
-    for (const id of readdirSync(`/proc/${pid}/task`)) setPriority(Number(id), 0);
+    for (const id of readdirSync(`/proc/${pid}/task`)) {
+      if (!threadAt(`/proc/${pid}/task/${id}/stat`).isOrdinary) continue;
+      setPriority(Number(id), LIMITS.urgentFifoPriority);
+      lifted.push(Number(id));
+    }
   } catch (error) {
     if (!isGone(error)) throw error;
   }
+  return () => {
+    for (const id of lifted.splice(0)) setPriority(id, 0);
+  };
 };
 
-const setPriority = (id: number, priority: number): void => {
+/** SCHED_FIFO at that priority for one thread (0: the calling one), or none with priority 0; where the system refuses, it stays as it is. */
+export const setPriority = (id: number, priority: number): void => {
   try {
     native.setFifo(id, priority);
   } catch (error) {

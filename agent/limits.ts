@@ -1,3 +1,5 @@
+import { BOUNDS } from '#handover/bounds.ts';
+
 /** Every bound of the supervisor, unit last, with its reason. */
 export const LIMITS = {
   /** How long an app may shut down by itself before it is killed; it holds nothing any more. */
@@ -38,8 +40,14 @@ export const LIMITS = {
   /** A watched heartbeat is made every 4 ms, and some time on its way: who is later than this is looked at more often. */
   lateMs: 4.8,
   lookLateMs: 0.25,
+  /** By now even an unwatched heartbeat, one each 20 ms, is late; the shortest limit of silence is 40. */
+  silentMs: 25,
   /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
   workersLookMs: 1_000,
   /** Below the control loop’s, above all that is ordinary. */
   workersFifoPriority: 2,
+  /** Above all who fly: whoever has real time is woken on another core than it. */
+  endingFifoPriority: BOUNDS.fifoPriority + 1,
+  /** Of the agent itself while who flies is silent or ending: below the workers that may bring its word. */
+  urgentFifoPriority: 1,
 } as const;

@@ -1,8 +1,12 @@
 /** When a process counts as dead although the kernel is still at it, and when it does not. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
-import { isEnding, watchDeath } from '#agent/death.ts';
+import { beginsToEnd, isEnding, lift, setPriority, watchDeath } from '#agent/death.ts';
+import { LIMITS } from '#agent/limits.ts';
+import { BOUNDS } from '#handover/bounds.ts';
 
 const children: ChildProcess[] = [];
 afterEach(() => {
@@ -24,6 +28,15 @@ const seen = (what: () => boolean): boolean => {
   while (!what()) if (performance.now() > untilMs) return false;
   return true;
 };
+
+/** Real-time priority by thread, 0 where it has none: the 40th field of proc(5)'s stat. */
+const priorities = (pid: number): Map<number, number> =>
+  new Map(
+    readdirSync(`/proc/${pid}/task`).map((id) => {
+      const stat = readFileSync(`/proc/${pid}/task/${id}/stat`, 'latin1');
+      return [Number(id), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[37])];
+    }),
+  );
 
 describe('a process is ending', () => {
   it('from its kill on; not while it runs or stands still; when it is not there, it has ended', async () => {
@@ -56,10 +69,38 @@ describe('a process is ending', () => {
         'ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)',
       ].join('\n'),
     );
+    expect(beginsToEnd(child.pid)).toBe(true);
     expect(isEnding(child.pid)).toBe(false);
+    // What has ended is above all who fly, where there is another core for these; what runs is left alone.
+    const now = priorities(child.pid);
+    expect(now.size).toBe(2);
+    expect(now.get(child.pid)).toBe(availableParallelism() > 1 ? BOUNDS.fifoPriority + 1 : 0);
+    now.delete(child.pid);
+    expect([...now.values()]).toEqual([0]);
     child.kill('SIGKILL');
     expect(seen(() => isEnding(child.pid))).toBe(true);
   });
+});
+
+it('all threads of who takes over get real time and give it back, but for those that have their own', async () => {
+  const child = await node('');
+  setPriority(child.pid, BOUNDS.fifoPriority);
+  const before = priorities(child.pid);
+  const giveBack = lift(child.pid);
+  const lifted = priorities(child.pid);
+  expect(lifted.get(child.pid)).toBe(BOUNDS.fifoPriority);
+  lifted.delete(child.pid);
+  expect(lifted.size).toBeGreaterThan(3);
+  expect(new Set(lifted.values())).toEqual(new Set([LIMITS.urgentFifoPriority]));
+  giveBack();
+  expect(priorities(child.pid)).toEqual(before);
+});
+
+it('nothing is lifted of a process that is not there', async () => {
+  const child = await node('');
+  child.kill('SIGKILL');
+  await once(child, 'exit');
+  expect(lift(child.pid)).not.toThrow();
 });
 
 it('its end is told, once, and not after the watch was ended', async () => {
