@@ -348,10 +348,25 @@ export class Coordinator {
 
   /** A fence that fails is not an event: the machine's own deadline makes it the failsafe's. */
   #end(who: AppId, ending: Promise<unknown>): void {
-    ending.then(
-      () => this.died(who),
-      (error: unknown) => this.#options.log.error({ err: error, who }, 'could not confirm that it is dead'),
-    );
+    const leave = this.#escort(who);
+    ending
+      .then(
+        () => this.died(who),
+        (error: unknown) => this.#options.log.error({ err: error, who }, 'could not confirm that it is dead'),
+      )
+      .finally(leave);
+  }
+
+  /** Its end, too, is to hold up nobody who flies. @returns to be called when it has ended, or cannot be ended */
+  #escort(who: AppId): () => void {
+    const pid = this.#watches.get(who)?.pid;
+    if (pid === undefined) return () => undefined;
+    const timer = native.timer(() => {
+      if (isEnding(pid)) timer.close();
+    });
+    const intervalUs = AGENT_LIMITS.lookMs * 1000;
+    timer.set(nowUs() + intervalUs, intervalUs);
+    return () => timer.close();
   }
 
   // -------------------------------------------------------------- lines

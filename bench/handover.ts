@@ -282,6 +282,11 @@ function tell(): void {
     missedCycles: sum(({ ordinary: calm }) => calm.missedCycles),
     withoutMiss: rounds.filter(({ ordinary: calm }) => calm.missedCycles === 0).length,
   };
+  // From the hub's choice to V1's end: also while V2 starts and warms up, and while the kernel takes V1 apart.
+  const update = {
+    gapMs: spread(rounds.map(({ whole }) => whole.gapMsMax)),
+    missedCycles: sum(({ whole }) => whole.missedCycles),
+  };
   const result = {
     periodMs: PERIOD_MS,
     machine: machine.use(),
@@ -289,6 +294,7 @@ function tell(): void {
     load,
     ordinary,
     cooperative,
+    update,
     killed: ofTakeovers(taken.killed),
     hung: ofTakeovers(taken.hung),
     missedCycles: sum(({ during }) => during.missedCycles),
@@ -319,6 +325,7 @@ function tell(): void {
       spreadTable(`largest gap between commands, ms; period ${PERIOD_MS} ms`, [
         spreadRow('ordinary flight', ordinary.gapMs),
         spreadRow(`handover (${cooperative.count})`, cooperative.gapMs),
+        spreadRow('the whole update around it', update.gapMs),
         spreadRow(`V1 killed, V2 stands by (${killed.count})`, killed.gapMs),
         spreadRow(`V1 stopped, heartbeat limit ${HEARTBEAT_MS} ms (${hung.count})`, hung.gapMs),
         spreadRow(`without Midair: V1 closes, V2 opens (${others.closeOpen.count})`, others.closeOpen.gapMs),
