@@ -5,7 +5,7 @@
  * Invariant: one event at a time, its effects whole before the next. What must be durable is durable when `persist` returns.
  * The agent is never in the data path: what it holds are duplicates, what it passes is opaque to it.
  */
-import { beginsToEnd, isEnding, lift, setPriority, watchDeath } from '#agent/death.ts';
+import { beginsToEnd, escort, isEnding, lift, setPriority, watchDeath } from '#agent/death.ts';
 import type { Descriptor, Devices } from '#agent/devices.ts';
 import type { Journal } from '#agent/journal.ts';
 import { landCommand } from '#agent/land.ts';
@@ -348,25 +348,14 @@ export class Coordinator {
 
   /** A fence that fails is not an event: the machine's own deadline makes it the failsafe's. */
   #end(who: AppId, ending: Promise<unknown>): void {
-    const leave = this.#escort(who);
+    const pid = this.#watches.get(who)?.pid;
+    const leave = pid === undefined ? () => undefined : escort(pid);
     ending
       .then(
         () => this.died(who),
         (error: unknown) => this.#options.log.error({ err: error, who }, 'could not confirm that it is dead'),
       )
       .finally(leave);
-  }
-
-  /** Its end, too, is to hold up nobody who flies. @returns to be called when it has ended, or cannot be ended */
-  #escort(who: AppId): () => void {
-    const pid = this.#watches.get(who)?.pid;
-    if (pid === undefined) return () => undefined;
-    const timer = native.timer(() => {
-      if (isEnding(pid)) timer.close();
-    });
-    const intervalUs = AGENT_LIMITS.lookMs * 1000;
-    timer.set(nowUs() + intervalUs, intervalUs);
-    return () => timer.close();
   }
 
   // -------------------------------------------------------------- lines

@@ -1,7 +1,7 @@
 /**
  * When a process ends, to the millisecond. A pidfd becomes readable once all of its threads are gone, unasked; but before
  * that the kernel takes its memory apart, which is most of the time that a killed program of Node's takes to be dead.
- * Whether it is on that way can be asked.
+ * Whether it is on that way can be asked; and who is on it is kept out of the way of those who fly.
  *
  * Invariant: `onDead` is called at most once, and only after the kernel confirmed it. Where the kernel has no pidfd, it is
  * never called: the engine's own word, tens of milliseconds later, has to do.
@@ -9,7 +9,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { LIMITS } from '#agent/limits.ts';
-import { isNativeError, native, READABLE } from '#handover/native.ts';
+import { isNativeError, native, nowUs, READABLE } from '#handover/native.ts';
 
 /** @returns ends the watch; idempotent */
 export const watchDeath = (pid: number, onDead: () => void): (() => void) => {
@@ -92,6 +92,19 @@ const hasten = (pid: number, id: string): boolean => {
 
 /** Where there is no other core, what can be interrupted of an end is to be interrupted. */
 const ENDING = availableParallelism() > 1 ? LIMITS.endingFifoPriority : 0;
+
+/**
+ * For one that is told to end, whenever it does: its end is to hold up nobody who flies, either.
+ * @returns ends the watch; idempotent
+ */
+export const escort = (pid: number): (() => void) => {
+  const timer = native.timer(() => {
+    if (isEnding(pid)) timer.close();
+  });
+  const intervalUs = LIMITS.lookMs * 1000;
+  timer.set(nowUs() + intervalUs, intervalUs);
+  return () => timer.close();
+};
 
 /**
  * Real time for all threads of a process that have none, so that the kernel finds each another core than one that is taken: a

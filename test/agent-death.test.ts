@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { afterEach, describe, expect, it } from 'vitest';
-import { beginsToEnd, isEnding, lift, setPriority, watchDeath } from '#agent/death.ts';
+import { beginsToEnd, escort, isEnding, lift, setPriority, watchDeath } from '#agent/death.ts';
 import { LIMITS } from '#agent/limits.ts';
 import { BOUNDS } from '#handover/bounds.ts';
 
@@ -29,6 +29,19 @@ const seen = (what: () => boolean): boolean => {
   return true;
 };
 
+/** Its first thread has ended, another runs. */
+const startHalfEnded = () =>
+  start(
+    'python3',
+    '-c',
+    [
+      'import ctypes, platform, threading, time',
+      'threading.Thread(target=lambda: (time.sleep(0.1), print("up", flush=True), time.sleep(60))).start()',
+      // exit(2): of this thread alone.
+      'ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)',
+    ].join('\n'),
+  );
+
 /** Real-time priority by thread, 0 where it has none: the 40th field of proc(5)'s stat. */
 const priorities = (pid: number): Map<number, number> =>
   new Map(
@@ -37,6 +50,9 @@ const priorities = (pid: number): Map<number, number> =>
       return [Number(id), Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[37])];
     }),
   );
+
+/** Above all who fly, where there is another core for these. */
+const ENDING = availableParallelism() > 1 ? BOUNDS.fifoPriority + 1 : 0;
 
 describe('a process is ending', () => {
   it('from its kill on; not while it runs or stands still; when it is not there, it has ended', async () => {
@@ -59,27 +75,27 @@ describe('a process is ending', () => {
   });
 
   it('not as long as one of its threads runs, though the first has ended', async () => {
-    const child = await start(
-      'python3',
-      '-c',
-      [
-        'import ctypes, platform, threading, time',
-        'threading.Thread(target=lambda: (time.sleep(0.1), print("up", flush=True), time.sleep(60))).start()',
-        // exit(2): of this thread alone.
-        'ctypes.CDLL(None).syscall({"x86_64": 60}.get(platform.machine(), 93), 0)',
-      ].join('\n'),
-    );
+    const child = await startHalfEnded();
     expect(beginsToEnd(child.pid)).toBe(true);
     expect(isEnding(child.pid)).toBe(false);
-    // What has ended is above all who fly, where there is another core for these; what runs is left alone.
+    // What runs is left alone.
     const now = priorities(child.pid);
     expect(now.size).toBe(2);
-    expect(now.get(child.pid)).toBe(availableParallelism() > 1 ? BOUNDS.fifoPriority + 1 : 0);
+    expect(now.get(child.pid)).toBe(ENDING);
     now.delete(child.pid);
     expect([...now.values()]).toEqual([0]);
     child.kill('SIGKILL');
     expect(seen(() => isEnding(child.pid))).toBe(true);
   });
+});
+
+it('one that is escorted ends above all who fly; one that is not, as it is', async () => {
+  const [escorted, other] = await Promise.all([startHalfEnded(), startHalfEnded()]);
+  const leave = escort(escorted.pid);
+  await expect.poll(() => priorities(escorted.pid).get(escorted.pid)).toBe(ENDING);
+  expect(priorities(other.pid).get(other.pid)).toBe(0);
+  leave();
+  leave();
 });
 
 it('all threads of who takes over get real time and give it back, but for those that have their own', async () => {
