@@ -65,6 +65,16 @@ interface Part {
   readonly descriptors: readonly Descriptor[];
 }
 
+/** From whom something is to come. */
+interface Awaited {
+  readonly id: AppId;
+  readonly pid: number;
+  /** To be looked at more often. */
+  readonly isLate: boolean;
+  /** Who flies, and it is time to be ready for its successor. */
+  readonly isSilent: boolean;
+}
+
 const nowMs = (): number => nowUs() / 1000;
 const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
@@ -233,16 +243,14 @@ export class Coordinator {
 
   #arm(): void {
     if (this.#closed) return;
-    const atMs = Math.min(deadlineMs(this.#state, this.#config), this.#lookMs());
+    const awaited = this.#awaited();
+    if (awaited === undefined) this.#hurry(false);
+    const atMs = Math.min(deadlineMs(this.#state, this.#config), this.#lookMs(awaited));
     this.#timer.set(Number.isFinite(atMs) ? Math.max(1, Math.ceil(atMs * 1000)) : 0);
   }
 
-  #lookMs(): number {
-    const awaited = this.#awaited();
-    if (awaited === undefined) {
-      this.#hurry(false);
-      return Number.POSITIVE_INFINITY;
-    }
+  #lookMs(awaited: Awaited | undefined): number {
+    if (awaited === undefined) return Number.POSITIVE_INFINITY;
     return nowMs() + (awaited.isLate ? AGENT_LIMITS.lookLateMs : AGENT_LIMITS.lookMs);
   }
 
@@ -259,7 +267,7 @@ export class Coordinator {
   }
 
   /**
-   * Real time while who flies is silent, and only then: another is to be granted the rotors at once, whoever has the cores. Where the
+   * Real time while who flies is silent or ending, and only then: another is to be granted the rotors at once, whoever has the cores. Where the
    * system refuses, the agent goes on as it is.
    */
   #hurry(on: boolean): void {
@@ -271,13 +279,13 @@ export class Coordinator {
   /** The helpers of the one that is granted the rotors, while the kernel takes the dead one apart. */
   #liftSuccessor(): void {
     const successor = this.#awaited();
-    if (successor !== undefined) setTimeout(lift(successor.pid), AGENT_LIMITS.settleMs);
+    if (successor === undefined) return;
+    const giveBack = lift(successor.pid);
+    setTimeout(giveBack, AGENT_LIMITS.settleMs);
   }
 
-  /** From whom something is to come: a heartbeat, or an answer. It is looked at whether it still can. */
-  #awaited():
-    | { readonly id: AppId; readonly pid: number; readonly isLate: boolean; readonly isSilent: boolean }
-    | undefined {
+  /** A heartbeat is to come from it, or an answer: it is looked at whether it still can. */
+  #awaited(): Awaited | undefined {
     const state = this.#state;
     const pilot = pilotOf(state, this.#config);
     const role = pilot ?? inHandOf(state);
@@ -285,11 +293,11 @@ export class Coordinator {
     const watch = id === null ? undefined : this.#watches.get(id);
     if (id === null || watch === undefined || !('heardMs' in state)) return undefined;
     const { lateMs, silentMs } = AGENT_LIMITS;
-    const silenceMs = pilot === null ? Number.POSITIVE_INFINITY : nowMs() - state.heardMs;
+    const silenceMs = nowMs() - state.heardMs;
     return {
       id,
       pid: watch.pid,
-      isLate: silenceMs >= lateMs,
+      isLate: pilot === null || silenceMs >= lateMs,
       isSilent: pilot !== null && silenceMs >= silentMs,
     };
   }

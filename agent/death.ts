@@ -9,6 +9,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { LIMITS } from '#agent/limits.ts';
+import { parseStat } from '#agent/proc-stat.ts';
 import { isNativeError, native, nowUs, READABLE } from '#handover/native.ts';
 
 /** @returns ends the watch; idempotent */
@@ -41,25 +42,38 @@ const EXITING = 0x4;
 /** Of the signals that wait for a thread: a killed process's threads have it until they end. */
 const KILLED = 1 << 8;
 
-/** The ninth, 31st and 41st field of proc(5)'s stat; the second, the name, may hold anything. */
-const threadAt = (path: string): { exiting: boolean; killed: boolean; isOrdinary: boolean } => {
-  const stat = readFileSync(path, 'latin1');
-  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+interface Thread {
+  readonly isExiting: boolean;
+  readonly isKilled: boolean;
+  /** Without real time. */
+  readonly isOrdinary: boolean;
+}
+
+/** @returns undefined if there is none any more */
+const threadAt = (path: string): Thread | undefined => {
+  const line = unlessGone(() => readFileSync(path, 'latin1'));
+  if (line === undefined) return undefined;
+  const { field } = parseStat(line);
   return {
-    exiting: (Number(fields[6]) & EXITING) !== 0,
-    killed: (Number(fields[28]) & KILLED) !== 0,
-    isOrdinary: Number(fields[38]) === 0,
+    isExiting: (Number(field(9)) & EXITING) !== 0,
+    isKilled: (Number(field(31)) & KILLED) !== 0,
+    isOrdinary: Number(field(41)) === 0,
   };
 };
 
+const threadsOf = (pid: number): { id: number; thread: Thread }[] =>
+  (unlessGone(() => readdirSync(`/proc/${pid}/task`)) ?? []).flatMap((id) => {
+    const thread = threadAt(`/proc/${pid}/task/${id}/stat`);
+    return thread === undefined ? [] : { id: Number(id), thread };
+  });
+
 /** Whether its first thread has left the program: most often all others are about to. One short file is read. */
-export const beginsToEnd = (pid: number): boolean => {
-  try {
-    return threadAt(`/proc/${pid}/stat`).exiting;
-  } catch (error) {
-    return isGone(error);
-  }
-};
+export const beginsToEnd = (pid: number): boolean => threadAt(`/proc/${pid}/stat`)?.isExiting ?? true;
+
+/** Where there is no other core, what can be interrupted of an end is to be interrupted. */
+const ENDING = availableParallelism() > 1 ? LIMITS.endingFifoPriority : 0;
+/** What cannot be told to end any more is still to get a core to do it. */
+const KILLED_FIRST = ENDING || LIMITS.workersFifoPriority;
 
 /**
  * Whether no thread of the process will ever run its program again: dead in all that others could notice.
@@ -69,29 +83,14 @@ export const beginsToEnd = (pid: number): boolean => {
  * letting anyone else run there, is then one beside whom the kernel wakes nobody with real time, but on another core.
  */
 export const isEnding = (pid: number): boolean => {
-  try {
-    if (!beginsToEnd(pid)) return false;
-    const left = readdirSync(`/proc/${pid}/task`).filter((id) => hasten(pid, id));
-    return left.length === 0;
-  } catch (error) {
-    return isGone(error);
+  if (!beginsToEnd(pid)) return false;
+  const threads = threadsOf(pid);
+  for (const { id, thread } of threads) {
+    if (thread.isExiting) setPriority(id, ENDING);
+    else if (thread.isKilled) setPriority(id, KILLED_FIRST);
   }
+  return threads.every(({ thread }) => thread.isExiting);
 };
-
-/** @returns whether it is still to end */
-const hasten = (pid: number, id: string): boolean => {
-  try {
-    const { exiting, killed } = threadAt(`/proc/${pid}/task/${id}/stat`);
-    if (exiting) setPriority(Number(id), ENDING);
-    else if (killed) setPriority(Number(id), ENDING || LIMITS.workersFifoPriority);
-    return !exiting;
-  } catch (error) {
-    return !isGone(error);
-  }
-};
-
-/** Where there is no other core, what can be interrupted of an end is to be interrupted. */
-const ENDING = availableParallelism() > 1 ? LIMITS.endingFifoPriority : 0;
 
 /**
  * For one that is told to end, whenever it does: its end is to hold up nobody who flies, either.
@@ -112,18 +111,10 @@ export const escort = (pid: number): (() => void) => {
  * @returns gives them back what they had
  */
 export const lift = (pid: number): (() => void) => {
-  const lifted: number[] = [];
-  try {
-    for (const id of readdirSync(`/proc/${pid}/task`)) {
-      if (!threadAt(`/proc/${pid}/task/${id}/stat`).isOrdinary) continue;
-      setPriority(Number(id), LIMITS.urgentFifoPriority);
-      lifted.push(Number(id));
-    }
-  } catch (error) {
-    if (!isGone(error)) throw error;
-  }
+  const lifted = threadsOf(pid).flatMap(({ id, thread }) => (thread.isOrdinary ? id : []));
+  for (const id of lifted) setPriority(id, LIMITS.urgentFifoPriority);
   return () => {
-    for (const id of lifted.splice(0)) setPriority(id, 0);
+    for (const id of lifted) setPriority(id, 0);
   };
 };
 
@@ -137,5 +128,12 @@ export const setPriority = (id: number, priority: number): void => {
   }
 };
 
-const isGone = (error: unknown): boolean =>
-  ['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '');
+/** @returns undefined if what is read is of a process or thread that has ended */
+const unlessGone = <T>(read: () => T): T | undefined => {
+  try {
+    return read();
+  } catch (error) {
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw error;
+  }
+};

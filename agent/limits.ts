@@ -40,7 +40,7 @@ export const LIMITS = {
   /** A watched heartbeat is made every 4 ms, and some time on its way: who is later than this is looked at more often. */
   lateMs: 4.8,
   lookLateMs: 0.25,
-  /** By now even an unwatched heartbeat, one each 20 ms, is late; the shortest limit of silence is 40. */
+  /** By now even an unwatched heartbeat, one each 20 ms, is late; the limit of silence is 100 by default. */
   silentMs: 25,
   /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
   workersLookMs: 1_000,
@@ -48,6 +48,6 @@ export const LIMITS = {
   workersFifoPriority: 2,
   /** Above all who fly: whoever has real time is woken on another core than it. */
   endingFifoPriority: BOUNDS.fifoPriority + 1,
-  /** Of the agent itself while who flies is silent or ending: below the workers that may bring its word. */
+  /** Of the agent while who flies is silent or ending, and of its successor's helpers: below the workers that may bring its word. */
   urgentFifoPriority: 1,
 } as const;

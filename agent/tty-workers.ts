@@ -9,6 +9,7 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { LIMITS } from '#agent/limits.ts';
 import type { Log } from '#agent/log.ts';
+import { parseStat } from '#agent/proc-stat.ts';
 import { isNativeError, native } from '#handover/native.ts';
 
 /** PF_WQ_WORKER of the kernel's include/linux/sched.h: no program can have it, whatever it calls itself. */
@@ -16,16 +17,14 @@ const WORKER = 0x20;
 
 /** By proc(5)'s stat. `kworker/u8:3`: unbound; a `-` at its nice value (19th field) is the kernel's own high-priority pool. */
 const isUnboundWorker = (pid: string): boolean => {
-  let stat: string;
+  let line: string;
   try {
-    stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
+    line = readFileSync(`/proc/${pid}/stat`, 'latin1');
   } catch {
     return false;
   }
-  const end = stat.lastIndexOf(')');
-  const fields = stat.slice(end + 2).split(' ');
-  const name = stat.slice(stat.indexOf('(') + 1, end);
-  return name.startsWith('kworker/u') && (Number(fields[6]) & WORKER) !== 0 && Number(fields[16]) >= 0;
+  const { name, field } = parseStat(line);
+  return name.startsWith('kworker/u') && (Number(field(9)) & WORKER) !== 0 && Number(field(19)) >= 0;
 };
 
 /** The kernel's unbound workers of normal priority that are visible here: none from within a pid namespace. */

@@ -6,6 +6,7 @@
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { parseStat } from '#agent/proc-stat.ts';
 
 export interface ProcessId {
   pid: number;
@@ -16,10 +17,8 @@ export interface ProcessId {
 /** What runs under this id now; undefined when nothing does, or only a zombie. */
 export function identify(pid: number): ProcessId | undefined {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The command, field 2, may itself hold spaces and brackets: count from its last one.
-    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-    const [state, startTicks] = [fields[0], fields[19]];
+    const { field } = parseStat(readFileSync(`/proc/${pid}/stat`, 'utf8'));
+    const [state, startTicks] = [field(3), field(22)];
     if (startTicks === undefined || state === 'Z' || state === 'X') return undefined;
     return { pid, startTicks };
   } catch {

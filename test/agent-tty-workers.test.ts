@@ -3,6 +3,7 @@ import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { afterEach, describe, expect, it } from 'vitest';
 import { createLog } from '#agent/log.ts';
+import { parseStat } from '#agent/proc-stat.ts';
 import { TtyWorkers } from '#agent/tty-workers.ts';
 
 /** Scheduling policy by pid (the 41st field of proc(5)'s stat; 1 is SCHED_FIFO) of all that run under FIFO. */
@@ -10,9 +11,8 @@ const underFifo = (): Set<string> => {
   const found = new Set<string>();
   for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
     try {
-      const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-      const policy = stat.slice(stat.lastIndexOf(')') + 2).split(' ')[38];
-      if (policy === '1') found.add(pid);
+      const { field } = parseStat(readFileSync(`/proc/${pid}/stat`, 'latin1'));
+      if (field(41) === '1') found.add(pid);
     } catch {
       // It has ended.
     }

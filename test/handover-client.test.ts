@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { LIMITS as AGENT_LIMITS } from '#agent/limits.ts';
+import { parseStat } from '#agent/proc-stat.ts';
 import { split } from '#handover/batches.ts';
 import { BOUNDS } from '#handover/bounds.ts';
 import { join } from '#handover/client.ts';
@@ -58,10 +59,8 @@ describe('the good path', () => {
   });
 
   // Of the main thread, by the 40th field of proc(5)'s stat.
-  const priority = (): number => {
-    const stat = readFileSync(`/proc/${process.pid}/stat`, 'latin1');
-    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[37]);
-  };
+  const priority = (): number =>
+    Number(parseStat(readFileSync(`/proc/${process.pid}/stat`, 'latin1')).field(40));
   const missing = setFifo('flies') ?? setFifo('nobody');
   it.skipIf(missing !== undefined)(
     'that asks for real time: below who flies as long as it stands by, as who flies when it does, none after',
