@@ -254,7 +254,6 @@ export class Coordinator {
     return nowMs() + (awaited.isLate ? AGENT_LIMITS.lookLateMs : AGENT_LIMITS.lookMs);
   }
 
-  /** What arrived while this process had no core was read first: silence must be the app's, not ours. */
   #tick(): void {
     const awaited = this.#awaited();
     const begins = awaited !== undefined && beginsToEnd(awaited.pid);
@@ -263,7 +262,18 @@ export class Coordinator {
       this.died(awaited.id);
       this.#liftSuccessor();
       this.#hurry(false);
-    } else this.happen({ type: 'tick', atMs: nowMs() });
+    } else this.#expire();
+  }
+
+  /**
+   * Silence must be the app's, not ours: this process may have had no core since it last read. So all that had been said when the time was
+   * over is read before it is judged.
+   */
+  #expire(): void {
+    const atMs = nowMs();
+    if (atMs >= deadlineMs(this.#state, this.#config))
+      for (const socket of this.#sockets.values()) socket.receive();
+    this.happen({ type: 'tick', atMs });
   }
 
   /**

@@ -4,20 +4,16 @@
  *
  * Making the two deltas takes minutes; the images themselves are made as they are read and take no disk.
  */
-import { parseArgs } from 'node:util';
+import { commandLine } from '#scripts/command-line.ts';
 import { memoryOf } from './deltas/memory.ts';
 
-const { values } = parseArgs({
+const { values, number } = commandLine('usage: npm run bench -- delta-memory [--mb N]… [--json]', {
   options: {
     mb: { type: 'string', multiple: true, default: ['300', '3000'] },
     json: { type: 'boolean', default: false },
   },
 });
-const sizes = values.mb.map(Number);
-if (sizes.some((mb) => !(mb >= 1 && mb <= 4_096))) {
-  process.stderr.write('usage: delta-memory [--mb N]… [--json]; N from 1 to 4096\n');
-  process.exit(2);
-}
+const sizes = values.mb.map((mb) => number('mb', mb, 1, 4_096));
 const rows = [];
 for (const mb of sizes) {
   rows.push(await memoryOf(mb * 1e6));

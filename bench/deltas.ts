@@ -8,8 +8,8 @@
 import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { commandLine } from '#scripts/command-line.ts';
 import { PAIRS } from './deltas/pairs.ts';
 import { measured } from './deltas/run.ts';
 
@@ -33,17 +33,15 @@ const LEVEL = ['-19', '-f', '-q'];
 /** The kernel counts in steps of 10 ms: below this a speed says nothing. */
 const CPU_MS_MIN = 100;
 
-const { values, positionals } = parseArgs({
+const USAGE = `usage: npm run bench -- deltas [--pair NAME]… [--json] [OLD.tar NEW.tar]
+pairs: ${PAIRS.map(({ name }) => name).join(', ')}`;
+const { values, positionals, refuse } = commandLine(USAGE, {
   options: { json: { type: 'boolean', default: false }, pair: { type: 'string', multiple: true } },
   allowPositionals: true,
 });
 const unknown = values.pair?.filter((name) => !PAIRS.some((pair) => pair.name === name)) ?? [];
-if (unknown.length > 0 || positionals.length === 1 || positionals.length > 2) {
-  process.stderr.write(
-    `usage: deltas [--pair NAME]… [--json] [OLD.tar NEW.tar]; pairs: ${PAIRS.map(({ name }) => name).join(', ')}\n`,
-  );
-  process.exit(2);
-}
+if (unknown.length > 0) refuse(`there is no pair ${unknown.join(', ')}`);
+if (positionals.length === 1 || positionals.length > 2) refuse('two tars are compared: OLD.tar NEW.tar');
 
 interface Peer {
   tool: string;

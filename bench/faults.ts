@@ -1,18 +1,26 @@
 /**
- * `npm run bench -- faults [--only TEXT] [--gate] [--trace] [--json] [--markdown FILE]`: every fault, in V1, V2 and the agent, at every step
+ * `npm run bench -- faults`: every fault, in V1, V2 and the agent, at every step
  * of a handover in flight, on the real engine; each beside what the failure matrix says. About eight seconds a row.
  * Status 1 if a row came out otherwise.
  */
 import { writeFileSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/run-directory.ts';
 import { Scope } from '#cli/demo/scope.ts';
 import { World } from '#cli/demo/world.ts';
 import { table } from '#cli/text.ts';
+import { commandLine } from '#scripts/command-line.ts';
 import { FaultLab, type Seen } from '#test/faults/lab.ts';
 import { rowName, rows, stepName } from '#test/faults/rows.ts';
 
-const { values } = parseArgs({
+const USAGE = `usage: npm run bench -- faults [options]
+
+  --only TEXT      only rows whose name holds it
+  --gate           the strict rotor gate between app and tty
+  --trace          the agent's events of each row
+  --markdown FILE  the table of docs/fault-matrix.md
+  --json           one JSON object, at the end
+`;
+const { values, refuse } = commandLine(USAGE, {
   options: {
     only: { type: 'string', default: '' },
     gate: { type: 'boolean', default: false },
@@ -23,10 +31,9 @@ const { values } = parseArgs({
 });
 const chosen = rows().filter((row) => rowName(row).includes(values.only));
 if (chosen.length === 0) {
-  process.stderr.write(
-    `no row's name holds "${values.only}"; there is, for one, ${rows().slice(0, 3).map(rowName).join(', ')}\n`,
+  refuse(
+    `no row's name holds "${values.only}"; there is, for one, ${rows().slice(0, 3).map(rowName).join(', ')}`,
   );
-  process.exit(2);
 }
 const say = (text: string) => process.stderr.write(`${text}\n`);
 const interrupt = new AbortController();

@@ -5,23 +5,19 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { loadavg, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { GateClient } from '#agent/gate/client.ts';
 import { createLog } from '#agent/log.ts';
 import { table } from '#cli/text.ts';
 import { Writer } from '#handover/mavlink/index.ts';
 import { AGAIN, native, nowUs, READABLE } from '#handover/native.ts';
 import { setFifo } from '#handover/realtime.ts';
+import { commandLine } from '#scripts/command-line.ts';
 import { spread } from './handover/report.ts';
 
-const { values } = parseArgs({
+const { values, whole } = commandLine('usage: npm run bench -- gate [--count N] [--json]', {
   options: { count: { type: 'string', default: '2000' }, json: { type: 'boolean', default: false } },
 });
-const count = Number(values.count);
-if (!Number.isSafeInteger(count) || count < 1) {
-  process.stderr.write('--count wants a number of samples above 0\n');
-  process.exit(2);
-}
+const count = whole('count', values.count, 1, 1_000_000);
 const ANSWER_MS_MAX = 1_000;
 /** Between two samples: nobody is warm from the last one. */
 const PAUSE_MS = 2;

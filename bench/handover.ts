@@ -1,18 +1,14 @@
 /**
- * `npm run bench -- handover [--count N] [--takeovers N] [--peers N] [--gate] [--load N] [--json] [--svg FILE]
- * [--trace]`: handovers in flight, between two real containers, by the real agent; V1 killed and V1 stopped with V2 standing by; and what a user would
- * do without Midair, on the same drone in the same run.
+ * `npm run bench -- handover`: handovers in flight, between two real containers, by the real agent; V1 killed and V1 stopped with V2
+ * standing by; and what a user would do without Midair, on the same drone in the same run.
  *
  * Says p50, p90, p99 and max of the gap that the flight controller saw, beside ordinary flight's in the same run: before
  * each handover, a span of the same length. Status 1 if in a cooperative handover a command was stale or doubled, a failsafe
- * came, a frame was lost or repeated, a socket closed, or one missed more than 3 cycles. `--trace` lists, for each handover,
- * the agent's events and the arrivals of commands, in ms from the rotors' RELEASE. `--load`: so many programs of normal priority that never
- * wait beside it all.
+ * came, a frame was lost or repeated, a socket closed, or one missed more than 3 cycles.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { handoverSpan, handoverTimes } from '#cli/demo/flight-report.ts';
 import { PanelClient } from '#cli/demo/panel-client.ts';
 import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/run-directory.ts';
@@ -24,10 +20,22 @@ import { PACKAGE_ROOT } from '#cli/paths.ts';
 import type { Judged } from '#cli/sim-client.ts';
 import { table } from '#cli/text.ts';
 import { nowUs } from '#handover/native.ts';
+import { commandLine } from '#scripts/command-line.ts';
 import { flyPeer, SCHEMES, type Scheme } from './handover/peers.ts';
 import { gapsSvg, spread, spreadRow, spreadTable } from './handover/report.ts';
 import { type Takeover, takeOver } from './handover/takeover.ts';
 
+const USAGE = `usage: npm run bench -- handover [options]
+
+  --count N      so many handovers, 20 by default
+  --takeovers N  so many of V1 killed, and of V1 stopped; by default a tenth of the handovers, 4 to 50
+  --peers N      so many of each thing that one would do without Midair, 3 by default
+  --gate         the strict rotor gate between app and tty; no peers
+  --load N       so many programs that never wait beside it all, at normal priority
+  --svg FILE     a picture of the gaps
+  --trace        for each handover, the agent's events and the arrivals of commands, in ms from the rotors' RELEASE
+  --json         one JSON object, at the end
+`;
 /** More than this is a failure, whatever the machine does meanwhile. */
 const MISSED_CYCLES_MAX = 3;
 /** Ordinary flight after a handover, before the next. */
@@ -49,7 +57,7 @@ interface Round {
   whole: Judged;
 }
 
-const { values } = parseArgs({
+const { values, whole } = commandLine(USAGE, {
   options: {
     count: { type: 'string', default: '20' },
     takeovers: { type: 'string' },
@@ -61,22 +69,16 @@ const { values } = parseArgs({
     load: { type: 'string', default: '0' },
   },
 });
-const count = whole('count', values.count, 1);
+const count = whole('count', values.count, 1, 10_000);
 const takeovers = whole(
   'takeovers',
   values.takeovers ?? String(Math.max(4, Math.min(50, Math.ceil(count / 10)))),
   0,
+  10_000,
 );
 // They open the tty themselves, which a gate has.
-const peers = values.gate ? 0 : whole('peers', values.peers, 0);
-const load = whole('load', values.load, 0);
-
-function whole(name: string, text: string, low: number): number {
-  const value = Number(text);
-  if (Number.isInteger(value) && value >= low && value <= 10_000) return value;
-  process.stderr.write(`--${name} must be a whole number from ${low} to 10000\n`);
-  process.exit(2);
-}
+const peers = values.gate ? 0 : whole('peers', values.peers, 0, 10_000);
+const load = whole('load', values.load, 0, 64);
 
 const say = (text: string) => process.stderr.write(`${text}\n`);
 const interrupt = new AbortController();

@@ -9,22 +9,18 @@
 import { writeFileSync } from 'node:fs';
 import { loadavg } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { createRunDirectory, emptyRunDirectory, endLeftovers } from '#cli/demo/run-directory.ts';
 import { Scope } from '#cli/demo/scope.ts';
 import { World } from '#cli/demo/world.ts';
 import type { Judged } from '#cli/sim-client.ts';
 import { bytesText, table } from '#cli/text.ts';
 import { nowUs } from '#handover/native.ts';
+import { commandLine } from '#scripts/command-line.ts';
 
-const { values } = parseArgs({
+const { values, whole } = commandLine('usage: npm run bench -- realtime [--rounds N] [--json]', {
   options: { rounds: { type: 'string', default: '3' }, json: { type: 'boolean', default: false } },
 });
-const rounds = Number(values.rounds);
-if (!Number.isSafeInteger(rounds) || rounds < 1 || rounds > 20) {
-  process.stderr.write('--rounds must be a whole number from 1 to 20\n');
-  process.exit(2);
-}
+const rounds = whole('rounds', values.rounds, 1, 20);
 /** Goal: the loop's p99 beside the work is at most this much of its p99 without. */
 const RATIO_MAX = 1.2;
 /** Of ordinary flight before a push, for the quiet span to lie in. */

@@ -5,15 +5,15 @@
  * Both clocks are told: wall time is what one waits for, CPU time what it costs when others have the cores.
  */
 import { loadavg } from 'node:os';
-import { parseArgs } from 'node:util';
 import { table } from '#cli/text.ts';
 import { PARAMETERS } from '#device-sim/parameters.ts';
 import { createState, step } from '#device-sim/physics.ts';
+import { commandLine } from '#scripts/command-line.ts';
 import { run } from '#test/virtual/run.ts';
 import { CALM_PLAN, calmStory } from '#test/virtual/story.ts';
 import { realtime } from './sim/realtime.ts';
 
-const { values } = parseArgs({
+const { values, whole } = commandLine('usage: npm run bench -- sim [--drones N] [--no-realtime] [--json]', {
   options: {
     drones: { type: 'string', default: '1000' },
     realtime: { type: 'boolean', default: true },
@@ -21,11 +21,7 @@ const { values } = parseArgs({
   },
   allowNegative: true,
 });
-const drones = Number(values.drones);
-if (!Number.isSafeInteger(drones) || drones < 1 || drones > 10_000) {
-  process.stderr.write('--drones must be a whole number from 1 to 10000\n');
-  process.exit(2);
-}
+const drones = whole('drones', values.drones, 1, 10_000);
 
 /** Wall and CPU milliseconds of `work`. */
 const timed = <T>(work: () => T): { result: T; wallMs: number; cpuMs: number } => {

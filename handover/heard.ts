@@ -214,12 +214,14 @@ const judged = (
     return trouble(state, 'candidate', { code: 'TRACKING_ERROR', text }, true, atMs, config);
   }
   if (loopHzMin === 0 || cycles === undefined) return [state, []];
+  // Not when it was read: the agent may be late.
+  const madeMs = state.heardMs;
   const since = state.loop;
-  if (since === null || cycles < since.cycles) return [{ ...state, loop: { atMs, cycles } }, []];
-  const tookMs = atMs - since.atMs;
+  if (since === null || cycles < since.cycles) return [{ ...state, loop: { atMs: madeMs, cycles } }, []];
+  const tookMs = madeMs - since.atMs;
   if (tookMs < config.limits.rateWindowMs) return [state, []];
   const hz = ((cycles - since.cycles) * 1000) / tookMs;
-  if (hz >= loopHzMin) return [{ ...state, loop: { atMs, cycles } }, []];
+  if (hz >= loopHzMin) return [{ ...state, loop: { atMs: madeMs, cycles } }, []];
   const text = `its loop ran at ${hz.toFixed(1)} Hz, at least ${loopHzMin} is asked for`;
   return trouble(state, 'candidate', { code: 'LOOP_TOO_SLOW', text }, true, atMs, config);
 };

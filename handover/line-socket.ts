@@ -78,7 +78,7 @@ export class LineSocket<M extends Described> {
       if (status < 0) this.#end(new Error(`poll failed: ${status}`));
       if (this.#closed) return;
       if ((events & WRITABLE) !== 0) this.#flush();
-      if ((events & READABLE) !== 0) this.#receive();
+      if ((events & READABLE) !== 0) this.receive();
     });
     return this;
   }
@@ -139,6 +139,23 @@ export class LineSocket<M extends Described> {
     return true;
   }
 
+  /** What has arrived, `onMessage` for each line; a socket that has nothing costs one call of the kernel. */
+  receive(): void {
+    for (let turn = 0; turn < BOUNDS.receiveTurnBytesMax && !this.#closed; ) {
+      const received: number[] = [];
+      const bytes = this.#read(received);
+      if (bytes === AGAIN || bytes === undefined) return;
+      if (bytes === 0) {
+        this.#end();
+        return;
+      }
+      turn += bytes;
+      this.#take(scratch.subarray(0, bytes), received);
+      // A short read without descriptors emptied the queue; with them there may be more behind.
+      if (bytes < scratch.length && received.length === 0) return;
+    }
+  }
+
   /** Ends it, without `onClose`: who calls this knows. What waits is dropped. */
   close(): void {
     this.#handlers = undefined;
@@ -192,22 +209,6 @@ export class LineSocket<M extends Described> {
     for (const { descriptors, settled } of this.#queue.splice(0)) {
       closeAll(descriptors);
       settled?.(false);
-    }
-  }
-
-  #receive(): void {
-    for (let turn = 0; turn < BOUNDS.receiveTurnBytesMax && !this.#closed; ) {
-      const received: number[] = [];
-      const bytes = this.#read(received);
-      if (bytes === AGAIN || bytes === undefined) return;
-      if (bytes === 0) {
-        this.#end();
-        return;
-      }
-      turn += bytes;
-      this.#take(scratch.subarray(0, bytes), received);
-      // A short read without descriptors emptied the queue; with them there may be more behind.
-      if (bytes < scratch.length && received.length === 0) return;
     }
   }
 

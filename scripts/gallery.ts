@@ -18,11 +18,11 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
-import { parseArgs } from 'node:util';
 import type { DroneReport, FlightReport } from '#cli/fly/report.ts';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { commandLine } from '#scripts/command-line.ts';
 
-const { values, positionals } = parseArgs({
+const { values, positionals, refuse } = commandLine('usage: node scripts/gallery.ts [--from DIR] [NAME …]', {
   options: { from: { type: 'string' } },
   allowPositionals: true,
 });
@@ -35,10 +35,7 @@ const known = readdirSync(SCENARIOS)
   .filter((name) => name.endsWith('.scenario'))
   .map((name) => basename(name, '.scenario'));
 const wrong = positionals.find((name) => !known.includes(name));
-if (wrong !== undefined) {
-  process.stderr.write(`there is no scenario ${wrong}; there is ${known.join(', ')}\n`);
-  process.exit(2);
-}
+if (wrong !== undefined) refuse(`there is no scenario ${wrong}; there is ${known.join(', ')}`);
 const names = positionals.length > 0 ? positionals : known;
 const made = values.from === undefined ? mkdtempSync(join(tmpdir(), 'midair-gallery-')) : undefined;
 const flown = values.from ?? (made as string);

@@ -13,6 +13,7 @@ import {
   RESOURCES,
   type Resource,
 } from '#handover/messages.ts';
+import { nowUs } from '#handover/native.ts';
 import type { AppId, Outcome, State } from '#handover/state.ts';
 import { cleanUp, directory, until } from './handover-kit.ts';
 
@@ -75,7 +76,8 @@ const restarted = async (
     onSettle: (outcome) => outcomes.push(outcome),
   });
   cleanUp(() => coordinator.close());
-  const connect = (id: AppId, holds: string[]): void => {
+  /** @returns says its heartbeat now */
+  const connect = (id: AppId, holds: string[]): (() => void) => {
     ids.push(id);
     const socket = connectLines(`${path}/s`, parseAgentMessage, {
       onMessage: (message, descriptors) => {
@@ -97,15 +99,17 @@ const restarted = async (
     });
     const { epoch } = state;
     // Who flies says so.
-    const beat = setInterval(() => {
+    const beat = (): void => {
       if (holds.includes('rotors'))
-        socket.send({ type: 'SNAP', epoch, payload: { learned: 1, stateVersion: 1 } });
-    }, LIMITS.snapIntervalMs);
+        socket.send({ type: 'SNAP', epoch, atUs: nowUs(), payload: { learned: 1, stateVersion: 1 } });
+    };
+    const timer = setInterval(beat, LIMITS.snapIntervalMs);
     cleanUp(() => {
-      clearInterval(beat);
+      clearInterval(timer);
       socket.close();
     });
     socket.send({ type: 'HELLO', epoch, v: PROTOCOL_VERSION, app: 'hover', release: id, ...SPEAKS, holds });
+    return beat;
   };
   const booting = coordinator.start(new Set(['v1', 'v2']), new Set(frozen));
   return { coordinator, booting, connect, fenced, outcomes, heard, reports };
@@ -175,6 +179,44 @@ it('in probation V2 is watched at once, and V1 follows when the first cycles are
   expect(fenced).toEqual([]);
   expect(outcomes).toEqual([]);
   expect(reports).toContain('handover.committed');
+});
+
+it('an agent that had no core calls nobody silent before it has read what was said meanwhile', async () => {
+  const state: State = {
+    phase: 'probation',
+    epoch: 9,
+    prior: 'v1',
+    candidate: 'v2',
+    fenced: { prior: false, candidate: false },
+    failure: null,
+    speaks: { prior: SPEAKS, candidate: SPEAKS },
+    policy: { ...policyOf({}), probationMs: 60_000 },
+    heardMs: 0,
+    loop: null,
+    deadlineMs: 1,
+  };
+  const { coordinator, booting, connect, fenced } = await restarted(state);
+  connect('v1', []);
+  const beat = connect('v2', ['rotors']);
+  await booting;
+  expect(coordinator.state.phase).toBe('probation');
+  for (let stall = 0; stall < 8; stall += 1) {
+    // Its sockets have been read, its timer is over, and before it looks it stands still for longer than a heartbeat may take.
+    await new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
+    await new Promise<void>((resolve) => {
+      setImmediate(() => {
+        const untilMs = performance.now() + LIMITS.heartbeatMsMax * 1.5;
+        let lastMs = 0;
+        while (performance.now() < untilMs) {
+          if (performance.now() - lastMs < LIMITS.watchedSnapIntervalMs) continue;
+          lastMs = performance.now();
+          beat();
+        }
+        resolve();
+      });
+    });
+  }
+  expect([coordinator.state.phase, fenced]).toEqual(['probation', []]);
 });
 
 it('a slow disk costs nobody his place: who is asked has his whole time from when he is asked', async () => {

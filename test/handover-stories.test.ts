@@ -267,6 +267,24 @@ describe('probation', () => {
     expect(good.state.phase).toBe('committed');
   });
 
+  test('a rate is by when its heartbeats were made: those that the agent reads late, many at once, are no slow loop', () => {
+    const story = new Story({ loopHzMin: 240 }).flown();
+    const startMs = story.nowMs;
+    let cycles = 0;
+    const beat = (): void => {
+      cycles += 1;
+      story.says('v2', { type: 'SNAP', payload: {}, cycles, atUs: (startMs + cycles * 4) * 1000 });
+    };
+    for (let burst = 0; burst < 5; burst += 1) {
+      story.wait(4);
+      beat();
+      // The agent has no core; V2 flies on.
+      story.nowMs += 296;
+      for (let i = 0; i < 74; i += 1) beat();
+    }
+    expect(story.state).toMatchObject({ phase: 'probation', failure: null });
+  });
+
   test('so does one that strays from its setpoint, and one that the engine finds unhealthy', () => {
     const astray = beating(new Story({ errorMax: 0.5 }).flown(), 8, 2, 0.6);
     expect(astray.state).toMatchObject({ phase: 'releasing', failure: { code: 'TRACKING_ERROR' } });

@@ -8,11 +8,12 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
+import { commandLine } from '#scripts/command-line.ts';
 import type { FromChild, ToChild } from './deltas-child.ts';
 import { BOUNDS, type Verdict } from './deltas-outcome.ts';
 
-const USAGE = 'usage: npm run soak -- deltas [--minutes N | --seeds N] [--seed FIRST] [--json]\n';
+const USAGE = 'usage: npm run soak -- deltas [--minutes N | --seeds N] [--seed FIRST] [--json]';
+const SEEDS_MAX = 1e12;
 const BATCH = 500;
 /** By the clock, of one case: a shared machine may stand still for a while. */
 const SILENT_MS_MAX = 60_000;
@@ -30,12 +31,7 @@ type Judged = { seed: number; subject: string; mutation: string } & Verdict;
 
 /** @returns the process's exit status: 0 only if no case failed */
 export async function run(args: string[]): Promise<number> {
-  const options = parseOptions(args);
-  if (options === undefined) {
-    process.stderr.write(USAGE);
-    return 2;
-  }
-  const { first, seedsMax, endMs, json } = options;
+  const { first, seedsMax, endMs, json } = parseOptions(args);
   const tally: Tally = { runs: 0, outcomes: new Map(), mutations: new Map(), cpuMsMax: 0, memoryBytesMax: 0 };
   const startMs = performance.now();
   let stopped = false;
@@ -62,29 +58,21 @@ export async function run(args: string[]): Promise<number> {
   return failed ? 1 : 0;
 }
 
-function parseOptions(
-  args: string[],
-): { first: number; seedsMax: number; endMs: number; json: boolean } | undefined {
-  let values: { minutes?: string; seeds?: string; seed?: string; json: boolean };
-  try {
-    ({ values } = parseArgs({
-      args,
-      options: {
-        minutes: { type: 'string' },
-        seeds: { type: 'string' },
-        seed: { type: 'string' },
-        json: { type: 'boolean', default: false },
-      },
-    }));
-  } catch {
-    return undefined;
-  }
+function parseOptions(args: string[]): { first: number; seedsMax: number; endMs: number; json: boolean } {
+  const { values, number, whole } = commandLine(USAGE, {
+    args,
+    options: {
+      minutes: { type: 'string' },
+      seeds: { type: 'string' },
+      seed: { type: 'string' },
+      json: { type: 'boolean', default: false },
+    },
+  });
   const one = values.seed !== undefined && values.seeds === undefined && values.minutes === undefined;
-  const first = Number(values.seed ?? 1);
-  const seedsMax = one ? 1 : Number(values.seeds ?? Number.MAX_SAFE_INTEGER / 2);
-  const minutes = Number(values.minutes ?? (values.seeds === undefined && !one ? 10 : 10_080));
-  if (!Number.isSafeInteger(first) || first < 0 || !(seedsMax >= 1) || !(minutes > 0 && minutes <= 10_080))
-    return undefined;
+  const first = whole('seed', values.seed ?? '1', 0, SEEDS_MAX);
+  const seedsMax = one ? 1 : whole('seeds', values.seeds ?? String(SEEDS_MAX), 1, SEEDS_MAX);
+  const hasEnd = one || values.seeds !== undefined;
+  const minutes = number('minutes', values.minutes ?? (hasEnd ? '10080' : '10'), 0, 10_080);
   return { first, seedsMax, endMs: performance.now() + minutes * 60_000, json: values.json };
 }
 
@@ -189,3 +177,5 @@ function report(
       `seed ${failed.seed} failed: ${failed.text}\nagain: npm run soak -- deltas --seed ${failed.seed}\n`,
     );
 }
+
+if (import.meta.main) process.exitCode = await run(process.argv.slice(2));

@@ -5,8 +5,8 @@
  * Invariant: a seed's verdict depends on the seed (and `--drones`, `--harsh`, `--plant`) alone. Status 0 only if no promise was broken.
  */
 import { availableParallelism } from 'node:os';
-import { parseArgs } from 'node:util';
 import { Worker } from 'node:worker_threads';
+import { commandLine } from '#scripts/command-line.ts';
 import { MUTANTS, type Mutant } from '#test/virtual/mutants.ts';
 import { run, type Verdict } from '#test/virtual/run.ts';
 import { storyOf } from '#test/virtual/story.ts';
@@ -26,7 +26,25 @@ const USAGE = `usage: npm run soak -- [--seeds N] [--from S] [--drones D] [--har
   --json        one JSON object
 `;
 
-const { values } = parsed();
+const {
+  values,
+  refuse,
+  number: bounded,
+  whole,
+} = commandLine(USAGE, {
+  options: {
+    seeds: { type: 'string' },
+    from: { type: 'string' },
+    seed: { type: 'string' },
+    drones: { type: 'string' },
+    workers: { type: 'string' },
+    minutes: { type: 'string' },
+    plant: { type: 'string' },
+    harsh: { type: 'boolean', default: false },
+    trace: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+  },
+});
 const number = (
   name: 'seeds' | 'from' | 'seed' | 'drones' | 'workers' | 'minutes',
   low: number,
@@ -34,10 +52,7 @@ const number = (
 ) => {
   const text = values[name];
   if (text === undefined) return undefined;
-  const value = Number(text);
-  if (!(value >= low && value <= high) || (name !== 'minutes' && !Number.isSafeInteger(value)))
-    fail(`--${name} must be a number from ${low} to ${high}, not ${JSON.stringify(text)}`);
-  return value;
+  return (name === 'minutes' ? bounded : whole)(name, text, low, high);
 };
 const SEED_MAX = 0xffff_ffff;
 const seed = number('seed', 0, SEED_MAX);
@@ -49,37 +64,10 @@ const minutes = number('minutes', 0, 10_080) ?? Number.POSITIVE_INFINITY;
 const plant = values.plant ?? 'none';
 const { harsh } = values;
 if (plant !== 'none' && !(MUTANTS as readonly string[]).includes(plant))
-  fail(`there is no bug "${plant}" to plant; there is: ${MUTANTS.join(', ')}`);
+  refuse(`there is no bug "${plant}" to plant; there is: ${MUTANTS.join(', ')}`);
 
 if (seed !== undefined) replay(seed);
 else await soak();
-
-function parsed() {
-  try {
-    return parseArgs({
-      options: {
-        seeds: { type: 'string' },
-        from: { type: 'string' },
-        seed: { type: 'string' },
-        drones: { type: 'string' },
-        workers: { type: 'string' },
-        minutes: { type: 'string' },
-        plant: { type: 'string' },
-        harsh: { type: 'boolean', default: false },
-        trace: { type: 'boolean', default: false },
-        json: { type: 'boolean', default: false },
-        help: { type: 'boolean', default: false },
-      },
-    });
-  } catch (error) {
-    return fail((error as Error).message);
-  }
-}
-
-function fail(text: string): never {
-  process.stderr.write(`${text}\n\n${USAGE}`);
-  process.exit(2);
-}
 
 function command(of: number): string {
   const options = [

@@ -4,23 +4,14 @@
  */
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { commandLine } from '#scripts/command-line.ts';
 
-const { values } = parseArgs({
-  options: { minutes: { type: 'string', default: '60' }, help: { type: 'boolean', default: false } },
-});
-if (values.help) {
-  process.stdout.write(
-    'usage: npm run soak -- flights [--minutes N]   real flights on the real engine, 60 minutes by default\n',
-  );
-  process.exit(0);
-}
-const minutes = Number(values.minutes);
-if (!(minutes > 0 && minutes <= 10_080)) {
-  process.stderr.write('--minutes must be a number above 0, at most 10080 (a week)\n');
-  process.exit(2);
-}
+const { values, number } = commandLine(
+  'usage: npm run soak -- flights [--minutes N]   real flights on the real engine, 60 minutes by default, a week at most',
+  { options: { minutes: { type: 'string', default: '60' } } },
+);
+const minutes = number('minutes', values.minutes, 0, 10_080);
 const endMs = performance.now() + minutes * 60_000;
 const program = join(PACKAGE_ROOT, 'bench', 'handover.ts');
 let stopped = false;
