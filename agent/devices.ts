@@ -15,8 +15,8 @@ export interface DeviceOptions {
   /** Path of the flight controller's tty, and its speed. */
   readonly rotors: string;
   readonly baud: number;
-  /** Path of the camera's unix socket. */
-  readonly camera: string;
+  /** Path of the camera's unix socket, if there is one. */
+  readonly camera?: string | undefined;
   /** Where the control panel listens. */
   readonly panel: { readonly host: string; readonly port: number };
   /** In strict mode it holds the tty, and gives each grant of the rotors a channel of its own. */
@@ -54,6 +54,7 @@ export const createDevices = (options: DeviceOptions): Devices => {
   const open = {
     rotors: () => native.openTty(options.rotors, options.baud),
     camera: () => {
+      if (options.camera === undefined) throw new Error('this drone has none');
       const fd = native.unixConnect(options.camera);
       if (fd < 0) throw new Error('the camera has another reader');
       return fd;
@@ -65,7 +66,11 @@ export const createDevices = (options: DeviceOptions): Devices => {
     kept.delete(resource);
     if (fd !== undefined) native.close(fd);
   };
-  const where = { rotors: options.rotors, camera: options.camera, listener: `port ${options.panel.port}` };
+  const where = {
+    rotors: options.rotors,
+    camera: options.camera ?? 'no path',
+    listener: `port ${options.panel.port}`,
+  };
   const opened = (resource: Kept): number => {
     const already = kept.get(resource);
     if (already !== undefined) return already;
@@ -95,8 +100,9 @@ export const createDevices = (options: DeviceOptions): Devices => {
       if (gate?.reached === false) {
         throw new AgentError('DEVICE', `no rotor gate has the rotors at ${where.rotors}; see its log`);
       }
-      for (const resource of ['rotors', 'camera', 'listener'] as const)
-        if (resource !== 'rotors' || gate === undefined) opened(resource);
+      if (gate === undefined) opened('rotors');
+      if (options.camera !== undefined) opened('camera');
+      opened('listener');
     },
     descriptors(resource, taking) {
       const fd = resource === 'rotors' && gate !== undefined ? channel(gate, taking) : opened(resource);

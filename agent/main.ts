@@ -29,7 +29,8 @@ export interface AgentOptions {
   readonly engineUrl: string;
   readonly rotors: string;
   readonly baud: number;
-  readonly camera: string;
+  /** A drone without one has no such resource. */
+  readonly camera?: string | undefined;
   readonly panel: { readonly host: string; readonly port: number };
   /** Strict mode: a process of its own has the tty, and writes only what comes by the channel of the last epoch. */
   readonly gate?: boolean;
@@ -120,7 +121,7 @@ export const startAgent = async (
       devices,
       lock,
       signing,
-      resources: RESOURCES,
+      resources: RESOURCES.filter((resource) => resource !== 'camera' || options.camera !== undefined),
       ...(options.warmMsMax === undefined ? {} : { warmMsMax: options.warmMsMax }),
     },
   });

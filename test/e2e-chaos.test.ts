@@ -1,6 +1,7 @@
 /**
  * A story in flight: a drone is updated while failures are done to it and its hub link, by the injector, in the harness's own
  * parts: the link partitioned at the moment the update is to begin, the injector killed meanwhile, the agent's disk full.
+ * The drone has no camera.
  * MIDAIR_TEST_ENGINE is hub's and drone's engine both.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -30,7 +31,7 @@ beforeAll(async () => {
   const engine = await engineAt(process.env.MIDAIR_TEST_ENGINE ?? '');
   world.useEngines(engine, engine);
   await world.startHub();
-  await world.startSim();
+  await world.startSim(['--no-camera']);
   control = await startLink(world);
   await mountAgentDisk(scope, world, 448 * 2 ** 20);
   await world.startAgent();

@@ -22,7 +22,7 @@ interface Flags {
   engine: string;
   rotors: string;
   baud: number;
-  camera: string;
+  camera?: string;
   panel: Address;
   gate: boolean;
   signingKey?: string;
@@ -78,7 +78,7 @@ export function agentCommand(): Command {
         'MIDAIR_SIGNING_KEY',
       ),
     )
-    .addOption(option('--camera <path>', 'unix socket of the camera', 'MIDAIR_CAMERA').makeOptionMandatory())
+    .addOption(option('--camera <path>', 'unix socket of the camera, if there is one', 'MIDAIR_CAMERA'))
     .addOption(
       option('--panel <host:port>', 'where the control panel listens', 'MIDAIR_PANEL')
         .argParser(address)
@@ -134,7 +134,7 @@ Example:
         baud: flags.baud,
         gate: flags.gate,
         ...(flags.signingKey === undefined ? {} : { signingKey: resolve(flags.signingKey) }),
-        camera: resolve(flags.camera),
+        ...(flags.camera === undefined ? {} : { camera: resolve(flags.camera) }),
         panel: flags.panel,
         warmMsMax: flags.warmTimeout * 1000,
         appRealtimeUs: flags.appRealtime,

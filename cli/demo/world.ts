@@ -65,7 +65,7 @@ export class World {
   #mqttUrl = '';
   #wayToHub: { readonly hub: string; readonly mqtt: string } | undefined;
   #sim: SimClient | undefined;
-  #devices = { rotors: '', camera: '' };
+  #devices: { rotors: string; camera: string | null } = { rotors: '', camera: null };
   #panelUrl = '';
   #gate: Child | undefined;
   #agent: Child | undefined;
@@ -188,7 +188,8 @@ export class World {
       ...['--dir', this.path('sim'), '--signing-key', this.#keyFile],
       ...args,
     ]);
-    this.#devices = { rotors: String(ready.rotors), camera: String(ready.camera) };
+    const camera = typeof ready.camera === 'string' ? ready.camera : null;
+    this.#devices = { rotors: String(ready.rotors), camera };
     this.#sim = new SimClient(String(ready.url));
     writeMark({ role: 'sim', device: this.device, directory: this.path('sim'), ...id });
   }
@@ -208,11 +209,12 @@ export class World {
     if (this.#panelUrl === '') this.#panelUrl = `http://127.0.0.1:${await freePort(this.#panelPort)}`;
     if (this.#isStrict && this.#gate === undefined) await this.startGate();
     const { hub, mqtt } = this.#wayToHub ?? { hub: this.hub.url, mqtt: this.#mqttUrl };
+    const { rotors, camera } = this.#devices;
     this.#agent = await this.start('agent', [
       ...(this.#isStrict ? ['--gate'] : []),
       ...['--dir', this.path('agent'), '--device', this.device, '--fleet', this.fleet],
       ...['--hub', hub, '--mqtt', mqtt, '--engine', this.droneEngine.url, '--test-device'],
-      ...['--rotors', this.#devices.rotors, '--camera', this.#devices.camera],
+      ...['--rotors', rotors, ...(camera === null ? [] : ['--camera', camera])],
       ...['--signing-key', this.#keyFile],
       ...['--panel', this.#panelUrl.slice('http://'.length), ...args],
     ]);
