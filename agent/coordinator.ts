@@ -79,6 +79,27 @@ const nowMs = (): number => nowUs() / 1000;
 const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
 
+/** Who stands by, or was retired, has nothing to say of the rotors, whatever it sends. */
+const mayFly = (state: State, who: AppId): boolean => {
+  switch (state.phase) {
+    case 'idle':
+      return who === state.owner;
+    case 'warming':
+    case 'ready':
+    case 'postponed':
+      return who === state.prior;
+    case 'releasing':
+    case 'granting':
+    case 'fencing':
+      return true;
+    case 'probation':
+    case 'committed':
+      return who === state.candidate;
+    case 'failsafe':
+      return false;
+  }
+};
+
 type Line = LineSocket<AppMessage>;
 const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'committed', 'failsafe'];
 
@@ -419,7 +440,7 @@ export class Coordinator {
     }
     if (message.type === 'RELEASED') this.#keep(message, descriptors);
     else if (message.type !== 'HELLO') closeDescriptors(descriptors);
-    if (message.type === 'SNAP') this.#rotorsSaid(message.payload);
+    if (message.type === 'SNAP' && mayFly(this.#state, from)) this.#rotorsSaid(message.payload);
     this.happen({ type: 'message', from, message, atMs: nowMs() });
     if (message.type !== 'HELLO') return;
     this.#adopt(from, message.holds, descriptors);

@@ -55,6 +55,8 @@ interface Round {
   ordinary: Judged;
   /** From before the update to after it. */
   whole: Judged;
+  /** Of all that, the share of the processors' time that this machine's host took away. */
+  stealShare: number;
 }
 
 const { values, whole } = commandLine(USAGE, {
@@ -213,6 +215,7 @@ async function flyPeers(world: World): Promise<void> {
 async function handOver(world: World, to: string): Promise<Round> {
   // An hour of handovers is longer than a battery lasts.
   await world.sim.setBattery(100);
+  const host = new Machine();
   await world.pause(CALM_MS);
   eventsSeen = (await world.hub.events(eventsSeen)).at(-1)?.id ?? eventsSeen;
   const startUs = nowUs();
@@ -240,7 +243,8 @@ async function handOver(world: World, to: string): Promise<Round> {
   const ordinary = { ...calm, gapMsMax: calm.gapMsMax ?? lengthUs / 1000 };
   const during = await world.sim.judge(fromUs, toUs);
   const whole = await world.sim.judge(startUs, nowUs());
-  return { to, tookMs: (times.rotorsGrantedUs - times.releaseUs) / 1000, during, ordinary, whole };
+  const tookMs = (times.rotorsGrantedUs - times.releaseUs) / 1000;
+  return { to, tookMs, during, ordinary, whole, stealShare: host.use().stealShare };
 }
 
 function ms(value: number | null): string {
@@ -253,6 +257,7 @@ function share({ busyShare, stealShare }: MachineUse): string {
 
 function tell(): void {
   const sum = (figure: (round: Round) => number) => rounds.reduce((all, round) => all + figure(round), 0);
+  const gapOf = ({ gapMsMax }: Judged) => gapMsMax;
   const gaps = (all: readonly { during: Judged }[]) => all.map(({ during }) => during.gapMsMax);
   const ofTakeovers = (all: readonly Takeover[]) => ({
     count: all.length,
@@ -271,18 +276,30 @@ function tell(): void {
     staleCommands: all.reduce((many, { stale }) => many + stale, 0),
     doubledCommands: all.reduce((many, { doubled }) => many + doubled, 0),
   });
+  const withoutMiss = (all: readonly Judged[]) => all.filter(({ missedCycles }) => missedCycles === 0).length;
+  // A core that the host has taken runs nobody, real time or not.
+  const quiet = rounds.filter(({ stealShare }) => stealShare === 0);
+  const [quietHandovers, quietSpans] = [
+    quiet.map(({ during }) => during),
+    quiet.map(({ ordinary: calm }) => calm),
+  ];
+  const undisturbed = {
+    count: quiet.length,
+    ordinary: { gapMs: spread(quietSpans.map(gapOf)), withoutMiss: withoutMiss(quietSpans) },
+    cooperative: { gapMs: spread(quietHandovers.map(gapOf)), withoutMiss: withoutMiss(quietHandovers) },
+  };
   const cooperative = {
     count: rounds.length,
     gapMs: spread(gaps(rounds)),
     tookMs: spread(rounds.map(({ tookMs }) => tookMs)),
     attitudeDeg: spread(rounds.map(({ during }) => during.attitudeDegMax)),
-    withoutMiss: rounds.filter(({ during }) => during.missedCycles === 0).length,
+    withoutMiss: withoutMiss(rounds.map(({ during }) => during)),
   };
   const ordinary = {
     gapMs: spread(rounds.map(({ ordinary: calm }) => calm.gapMsMax)),
     attitudeDeg: spread(rounds.map(({ ordinary: calm }) => calm.attitudeDegMax)),
     missedCycles: sum(({ ordinary: calm }) => calm.missedCycles),
-    withoutMiss: rounds.filter(({ ordinary: calm }) => calm.missedCycles === 0).length,
+    withoutMiss: withoutMiss(rounds.map(({ ordinary: calm }) => calm)),
   };
   // From the hub's choice to V1's end: also while V2 starts and warms up, and while the kernel takes V1 apart.
   const update = {
@@ -296,6 +313,7 @@ function tell(): void {
     load,
     ordinary,
     cooperative,
+    undisturbed,
     update,
     killed: ofTakeovers(taken.killed),
     hung: ofTakeovers(taken.hung),
@@ -327,6 +345,11 @@ function tell(): void {
       spreadTable(`largest gap between commands, ms; period ${PERIOD_MS} ms`, [
         spreadRow('ordinary flight', ordinary.gapMs),
         spreadRow(`handover (${cooperative.count})`, cooperative.gapMs),
+        spreadRow(
+          `ordinary flight, the host took nothing (${undisturbed.count})`,
+          undisturbed.ordinary.gapMs,
+        ),
+        spreadRow(`handover, the host took nothing (${undisturbed.count})`, undisturbed.cooperative.gapMs),
         spreadRow('the whole update around it', update.gapMs),
         spreadRow(`V1 killed, V2 stands by (${killed.count})`, killed.gapMs),
         spreadRow(`V1 stopped, heartbeat limit ${HEARTBEAT_MS} ms (${hung.count})`, hung.gapMs),
@@ -364,6 +387,10 @@ function tell(): void {
         [
           ['without a missed cycle', `${cooperative.withoutMiss} of ${cooperative.count}`],
           ['spans of ordinary flight without one', `${ordinary.withoutMiss} of ${cooperative.count}`],
+          [
+            'the same two, of those in which the host took no core away',
+            `${undisturbed.cooperative.withoutMiss} and ${undisturbed.ordinary.withoutMiss} of ${undisturbed.count}`,
+          ],
           [
             'missed cycles, most in one, by the board itself',
             `${result.missedCycles}, ${result.missedCyclesMax}, ${result.missedCyclesBoardLate}`,

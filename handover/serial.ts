@@ -58,7 +58,7 @@ export interface SerialLinkOptions {
     signing?: { linkId: number; lastTimestamp: number };
   };
   /**
-   * Load this state; data follow. `null` at a first start. Throw if it cannot be read: the grant then fails. With
+   * Load this state; data follow. `null` at a first start, and when a dead prior's last heartbeat is none. Throw if it cannot be read: the grant then fails. With
    * `grant.signing` sign from here on; its `lastTimestamp` is then above all that the prior can have signed.
    */
   resume(payload: RotorsPayload | null, grant: Grant<RotorsPayload>): void;
@@ -75,6 +75,14 @@ export interface SerialLinkOptions {
 export type LinkRehearsal = Pick<Rehearsal, 'sample' | 'signing'> & { readonly link: SerialLink };
 
 type Payload = v.InferOutput<typeof payloadSchema>;
+
+/** A giver that lives can take the rotors back; after a dead one there is nobody else, whatever its last heartbeat was. */
+const payloadOf = ({ payload, from }: Grant<RotorsPayload>): Payload | null => {
+  if (payload === null) return null;
+  if (from !== 'snap') return v.parse(payloadSchema, payload);
+  const { success, output } = v.safeParse(payloadSchema, payload);
+  return success ? output : null;
+};
 
 /**
  * The grant with a `lastTimestamp` above all that was signed before. The agent knows what it heard; the payload may be
@@ -183,7 +191,7 @@ export class SerialLink implements Holder<RotorsPayload> {
     const fd = takeOne(grant, 'rotors');
     if (fd !== this.#fd) this.drop();
     this.#fd = fd;
-    const payload = grant.payload === null ? null : v.parse(payloadSchema, grant.payload);
+    const payload = payloadOf(grant);
     this.#epoch = grant.epoch;
     this.#options.resume(payload as RotorsPayload | null, signedOn(grant, payload));
     if (grant.signing !== undefined && this.#options.state().signing === undefined) {

@@ -8,6 +8,7 @@ import { LIMITS } from '#handover/limits.ts';
 import { closeAll, connectLines } from '#handover/lines.ts';
 import {
   type AgentMessage,
+  type JsonObject,
   PROTOCOL_VERSION,
   parseAgentMessage,
   RESOURCES,
@@ -23,7 +24,7 @@ const SPEAKS = { reads: [1], writes: 1 };
 
 interface Given {
   /** The journal's. */
-  write: (state: State) => void;
+  write: (state: State) => unknown;
   resources: readonly Resource[];
   frozen: AppId[];
   /** A grant is about to be sent. */
@@ -76,8 +77,8 @@ const restarted = async (
     onSettle: (outcome) => outcomes.push(outcome),
   });
   cleanUp(() => coordinator.close());
-  /** @returns says its heartbeat now */
-  const connect = (id: AppId, holds: string[]): (() => void) => {
+  /** @returns says a heartbeat now, of its own or `payload` */
+  const connect = (id: AppId, holds: string[]): ((payload?: JsonObject) => void) => {
     ids.push(id);
     const socket = connectLines(`${path}/s`, parseAgentMessage, {
       onMessage: (message, descriptors) => {
@@ -99,11 +100,10 @@ const restarted = async (
     });
     const { epoch } = state;
     // Who flies says so.
-    const beat = (): void => {
-      if (holds.includes('rotors'))
-        socket.send({ type: 'SNAP', epoch, atUs: nowUs(), payload: { learned: 1, stateVersion: 1 } });
+    const beat = (payload: JsonObject = { learned: 1, stateVersion: 1 }): void => {
+      socket.send({ type: 'SNAP', epoch, atUs: nowUs(), payload });
     };
-    const timer = setInterval(beat, LIMITS.snapIntervalMs);
+    const timer = setInterval(() => holds.includes('rotors') && beat(), LIMITS.snapIntervalMs);
     cleanUp(() => {
       clearInterval(timer);
       socket.close();
@@ -278,6 +278,29 @@ it('V1 dies while V2 stands by: that V2 may is on disk before, and that it does 
   const [first, second] = order.slice(before);
   expect(first).toBe('the rotors are granted');
   expect(second).toMatch(/^granting \d is written$/);
+});
+
+it('what a candidate says of the rotors is not what flew: it is granted them with the words of the one that did', async () => {
+  let stoodBy = (): void => undefined;
+  const standsBy = new Promise<void>((resolve) => {
+    stoodBy = resolve;
+  });
+  const { coordinator, connect, heard } = await flying({
+    write: ({ phase }) => phase === 'ready' && stoodBy(),
+  });
+  coordinator.update('v2', policyOf({}));
+  const beat = connect('v2', []);
+  await standsBy;
+  beat({ filler: 'x' });
+  // The next turn reads it; V1 dies before V2's answer to PREPARE is read.
+  for (let turn = 0; turn < 2; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+  coordinator.died('v1');
+  await until('V2 has them', () => heard.v2?.some(({ type }) => type === 'GRANT') === true);
+  expect(heard.v2?.find(({ type }) => type === 'GRANT')).toMatchObject({
+    resource: 'rotors',
+    from: 'snap',
+    payload: { learned: 1 },
+  });
 });
 
 it('the shadow is told where the one that flies was at its last heartbeat', async () => {

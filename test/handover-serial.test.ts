@@ -304,6 +304,28 @@ describe('a rotor link', () => {
     expect(hear().toString()).toBe('12');
   });
 
+  it.each([[{}], [{ filler: 'x' }], [{ lastWriteUs: 'now' }]])(
+    'is taken from a dead prior whose last heartbeat says nothing: %j',
+    async (payload) => {
+      const { slave, hear } = board();
+      const { link, resumed } = linkWith();
+      const grant = (from: 'snap' | 'release') =>
+        link.grant({
+          from,
+          payload: payload as unknown as RotorsPayload,
+          descriptors: new Map([['rotors', native.duplicate(slave)]]),
+          epoch: 3,
+        });
+      // One that lives gets them back.
+      await expect(grant('release')).rejects.toThrow();
+      const granted = grant('snap');
+      expect(resumed).toEqual([null]);
+      link.write(Buffer.from('1'));
+      await granted;
+      expect([link.owns, hear().toString()]).toEqual([true, '1']);
+    },
+  );
+
   it('goes on by another descriptor when it is granted anew by one', async () => {
     const [first, second] = [board(), board()];
     const { link, data, start } = linkWith();

@@ -56,6 +56,8 @@ const goOn = (
     if (from !== 'snap') throw error;
     log(`the prior is gone and its state cannot be read, so the flight goes on without it: ${String(error)}`);
   }
+  if (payload === null && from === 'snap')
+    log('the prior is gone and its last heartbeat cannot be read: the flight goes on without its state');
   const streams = v.parse(streamsSchema, payload?.link.streams);
   const signed = signing && new SignedLink({ ...signing, streams });
   loop.resume(state, v.parse(sequenceSchema, payload?.link.seq), signed);
