@@ -292,9 +292,18 @@ export class Coordinator {
    */
   #expire(): void {
     const atMs = nowMs();
-    if (atMs >= deadlineMs(this.#state, this.#config))
-      for (const socket of this.#sockets.values()) socket.receive();
+    const isOver = (): boolean => atMs >= deadlineMs(this.#state, this.#config);
+    // Who flies first: the other may have much to say.
+    const pilot = isOver() ? this.#awaited()?.id : undefined;
+    if (pilot !== undefined) this.#hear(pilot);
+    if (isOver()) for (const id of this.#sockets.keys()) if (id !== pilot) this.#hear(id);
     this.happen({ type: 'tick', atMs });
+  }
+
+  /** All that waits, unless it is said faster than it is read. */
+  #hear(id: AppId): void {
+    const socket = this.#sockets.get(id);
+    for (let turn = 0; turn < AGENT_LIMITS.hearTurnsMax && socket?.receive() === true; turn += 1);
   }
 
   /**

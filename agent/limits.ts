@@ -42,6 +42,8 @@ export const LIMITS = {
   lookLateMs: 0.25,
   /** By now even an unwatched heartbeat, one each 20 ms, is late; the limit of silence is 100 by default. */
   silentMs: 25,
+  /** Of 8 KiB: more than a unix socket holds (net.core.wmem_default is 208 KiB). Who says more meanwhile is not waited for. */
+  hearTurnsMax: 32,
   /** The kernel ends an idle worker after five minutes; new ones come when all are busy. */
   workersLookMs: 1_000,
   /** Below the control loop’s, above all that is ordinary. */

@@ -139,21 +139,25 @@ export class LineSocket<M extends Described> {
     return true;
   }
 
-  /** What has arrived, `onMessage` for each line; a socket that has nothing costs one call of the kernel. */
-  receive(): void {
+  /**
+   * What has arrived, `onMessage` for each line, as far as one turn goes; a socket that has nothing costs one call of the kernel.
+   * @returns whether there may be more
+   */
+  receive(): boolean {
     for (let turn = 0; turn < BOUNDS.receiveTurnBytesMax && !this.#closed; ) {
       const received: number[] = [];
       const bytes = this.#read(received);
-      if (bytes === AGAIN || bytes === undefined) return;
+      if (bytes === AGAIN || bytes === undefined) return false;
       if (bytes === 0) {
         this.#end();
-        return;
+        return false;
       }
       turn += bytes;
       this.#take(scratch.subarray(0, bytes), received);
       // A short read without descriptors emptied the queue; with them there may be more behind.
-      if (bytes < scratch.length && received.length === 0) return;
+      if (bytes < scratch.length && received.length === 0) return false;
     }
+    return !this.#closed;
   }
 
   /** Ends it, without `onClose`: who calls this knows. What waits is dropped. */

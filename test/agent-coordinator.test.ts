@@ -181,43 +181,47 @@ it('in probation V2 is watched at once, and V1 follows when the first cycles are
   expect(reports).toContain('handover.committed');
 });
 
-it('an agent that had no core calls nobody silent before it has read what was said meanwhile', async () => {
-  const state: State = {
-    phase: 'probation',
-    epoch: 9,
-    prior: 'v1',
-    candidate: 'v2',
-    fenced: { prior: false, candidate: false },
-    failure: null,
-    speaks: { prior: SPEAKS, candidate: SPEAKS },
-    policy: { ...policyOf({}), probationMs: 60_000 },
-    heardMs: 0,
-    loop: null,
-    deadlineMs: 1,
-  };
-  const { coordinator, booting, connect, fenced } = await restarted(state);
-  connect('v1', []);
-  const beat = connect('v2', ['rotors']);
-  await booting;
-  expect(coordinator.state.phase).toBe('probation');
-  for (let stall = 0; stall < 8; stall += 1) {
-    // Its sockets have been read, its timer is over, and before it looks it stands still for longer than a heartbeat may take.
-    await new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
-    await new Promise<void>((resolve) => {
-      setImmediate(() => {
-        const untilMs = performance.now() + LIMITS.heartbeatMsMax * 1.5;
-        let lastMs = 0;
-        while (performance.now() < untilMs) {
-          if (performance.now() - lastMs < LIMITS.watchedSnapIntervalMs) continue;
-          lastMs = performance.now();
-          beat();
-        }
-        resolve();
+// A long heartbeat: more of them than are read in one turn.
+it.each([1, 5_000])(
+  'an agent that had no core calls nobody silent before it has read what was said meanwhile: %j bytes a heartbeat',
+  async (bytes) => {
+    const state: State = {
+      phase: 'probation',
+      epoch: 9,
+      prior: 'v1',
+      candidate: 'v2',
+      fenced: { prior: false, candidate: false },
+      failure: null,
+      speaks: { prior: SPEAKS, candidate: SPEAKS },
+      policy: { ...policyOf({}), probationMs: 60_000 },
+      heardMs: 0,
+      loop: null,
+      deadlineMs: 1,
+    };
+    const { coordinator, booting, connect, fenced } = await restarted(state);
+    connect('v1', []);
+    const beat = connect('v2', ['rotors']);
+    await booting;
+    expect(coordinator.state.phase).toBe('probation');
+    for (let stall = 0; stall < 8; stall += 1) {
+      // Its sockets have been read, its timer is over, and before it looks it stands still for longer than a heartbeat may take.
+      await new Promise((resolve) => setTimeout(resolve, ANSWER_MS));
+      await new Promise<void>((resolve) => {
+        setImmediate(() => {
+          const untilMs = performance.now() + LIMITS.heartbeatMsMax * 1.5;
+          let lastMs = 0;
+          while (performance.now() < untilMs) {
+            if (performance.now() - lastMs < LIMITS.watchedSnapIntervalMs) continue;
+            lastMs = performance.now();
+            beat({ filler: 'x'.repeat(bytes) });
+          }
+          resolve();
+        });
       });
-    });
-  }
-  expect([coordinator.state.phase, fenced]).toEqual(['probation', []]);
-});
+    }
+    expect([coordinator.state.phase, fenced]).toEqual(['probation', []]);
+  },
+);
 
 it('a slow disk costs nobody his place: who is asked has his whole time from when he is asked', async () => {
   const state: State = { phase: 'idle', epoch: 5, owner: 'v1', speaks: SPEAKS };
