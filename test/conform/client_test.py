@@ -2,6 +2,7 @@
 
 import array
 import base64
+import gc
 import json
 import math
 import os
@@ -25,6 +26,8 @@ def open_descriptors():
 class Wire(unittest.TestCase):
     def setUp(self):
         self.loop = Loop()
+        # Other tests' loops, which Python frees when it likes: also in the middle of this one.
+        gc.collect()
         self.before = open_descriptors()
         ours, self.peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self.heard, self.ended = [], []
