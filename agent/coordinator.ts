@@ -25,7 +25,7 @@ import {
 } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, Policy, State } from '#handover/state.ts';
-import { inHandOf, pilotOf } from '#handover/transfer.ts';
+import { inHandOf, mayFly, pilotOf } from '#handover/transfer.ts';
 
 /** What the coordinator needs of the engine; agent/engine.ts has it. */
 export interface Processes {
@@ -78,27 +78,6 @@ interface Awaited {
 const nowMs = (): number => nowUs() / 1000;
 const closeDescriptors = (descriptors: readonly Descriptor[]): void =>
   closeAll(descriptors.map(({ fd }) => fd));
-
-/** Who stands by, or was retired, has nothing to say of the rotors, whatever it sends. */
-const mayFly = (state: State, who: AppId): boolean => {
-  switch (state.phase) {
-    case 'idle':
-      return who === state.owner;
-    case 'warming':
-    case 'ready':
-    case 'postponed':
-      return who === state.prior;
-    case 'releasing':
-    case 'granting':
-    case 'fencing':
-      return true;
-    case 'probation':
-    case 'committed':
-      return who === state.candidate;
-    case 'failsafe':
-      return false;
-  }
-};
 
 type Line = LineSocket<AppMessage>;
 const calm: State['phase'][] = ['idle', 'warming', 'postponed', 'committed', 'failsafe'];
@@ -283,20 +262,18 @@ export class Coordinator {
       this.died(awaited.id);
       this.#liftSuccessor();
       this.#hurry(false);
-    } else this.#expire();
+    } else this.#expire(awaited?.id);
   }
 
   /**
    * Silence must be the app's, not ours: this process may have had no core since it last read. So all that had been said when the time was
-   * over is read before it is judged.
+   * over is read before it is judged; first what is awaited, since another may have much to say.
    */
-  #expire(): void {
+  #expire(awaited: AppId | undefined): void {
     const atMs = nowMs();
     const isOver = (): boolean => atMs >= deadlineMs(this.#state, this.#config);
-    // Who flies first: the other may have much to say.
-    const pilot = isOver() ? this.#awaited()?.id : undefined;
-    if (pilot !== undefined) this.#hear(pilot);
-    if (isOver()) for (const id of this.#sockets.keys()) if (id !== pilot) this.#hear(id);
+    if (awaited !== undefined && isOver()) this.#hear(awaited);
+    if (isOver()) for (const id of this.#sockets.keys()) if (id !== awaited) this.#hear(id);
     this.happen({ type: 'tick', atMs });
   }
 

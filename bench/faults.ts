@@ -1,6 +1,6 @@
 /**
  * `npm run bench -- faults`: every fault, in V1, V2 and the agent, at every step
- * of a handover in flight, on the real engine; each beside what the failure matrix says. About eight seconds a row.
+ * of a handover in flight, on the real engine; each beside what the failure matrix says. Eight to sixteen seconds a row.
  * Status 1 if a row came out otherwise.
  */
 import { writeFileSync } from 'node:fs';

@@ -58,8 +58,9 @@ export interface SerialLinkOptions {
     signing?: { linkId: number; lastTimestamp: number };
   };
   /**
-   * Load this state; data follow. `null` at a first start, and when a dead prior's last heartbeat is none. Throw if it cannot be read: the grant then fails. With
-   * `grant.signing` sign from here on; its `lastTimestamp` is then above all that the prior can have signed.
+   * Load this state; data follow. `null` at a first start, and when a dead prior's last heartbeat is none. Throw if it cannot
+   * be read: the grant then fails. With `grant.signing` sign from here on; its `lastTimestamp` is then above all that the
+   * prior can have signed.
    */
   resume(payload: RotorsPayload | null, grant: Grant<RotorsPayload>): void;
   /**

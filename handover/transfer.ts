@@ -10,6 +10,7 @@
 import { idOf, nobody, pairOf, report, returned } from '#handover/ends.ts';
 import type { Resource } from '#handover/messages.ts';
 import type {
+  AppId,
   Config,
   Direction,
   Effect,
@@ -53,6 +54,27 @@ export const pilotOf = (state: State, config: Config): Role | null => {
     case 'committed':
     case 'failsafe':
       return null;
+  }
+};
+
+/** Who stands by, or was retired, has nothing to say of the rotors, whatever it sends. */
+export const mayFly = (state: State, who: AppId): boolean => {
+  switch (state.phase) {
+    case 'idle':
+      return who === state.owner;
+    case 'warming':
+    case 'ready':
+    case 'postponed':
+      return who === state.prior;
+    case 'releasing':
+    case 'granting':
+    case 'fencing':
+      return true;
+    case 'probation':
+    case 'committed':
+      return who === state.candidate;
+    case 'failsafe':
+      return false;
   }
 };
 

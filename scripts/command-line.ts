@@ -4,15 +4,18 @@
  */
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 
+/** The number that `text` is, within bounds that are themselves allowed. */
+type Read = (option: string, text: string, low: number, high: number) => number;
+
 interface CommandLine<T extends ParseArgsConfig> {
   values: ReturnType<typeof parseArgs<T>>['values'];
   positionals: ReturnType<typeof parseArgs<T>>['positionals'];
   /** Says why, and how it is used; status 2. */
   refuse: (why: string) => never;
-  /** The number that `text` is. */
-  number: (option: string, text: string, low: number, high: number) => number;
-  /** The same, whole. */
-  whole: (option: string, text: string, low: number, high: number) => number;
+  number: Read;
+  /** Not 0. */
+  positive: Read;
+  whole: Read;
 }
 
 /** @param usage begins with `usage: `; `--help` is added to `config`'s options */
@@ -21,17 +24,17 @@ export function commandLine<const T extends ParseArgsConfig>(usage: string, conf
     process.stderr.write(`${why}\n${usage.trimEnd()}\n`);
     process.exit(2);
   };
-  const number = (option: string, text: string, low: number, high: number): number => {
-    const value = Number(text);
-    // Number('') would be 0.
-    if (text.trim() !== '' && value >= low && value <= high) return value;
-    return refuse(`--${option} must be a number from ${low} to ${high}, not ${JSON.stringify(text)}`);
-  };
-  const whole = (option: string, text: string, low: number, high: number): number => {
-    const value = Number(text);
-    if (text.trim() !== '' && Number.isInteger(value) && value >= low && value <= high) return value;
-    return refuse(`--${option} must be a whole number from ${low} to ${high}, not ${JSON.stringify(text)}`);
-  };
+  const reader =
+    (kind: string, fits: (value: number) => boolean): Read =>
+    (option, text, low, high) => {
+      const value = Number(text);
+      // Number('') would be 0.
+      if (text.trim() !== '' && fits(value) && value >= low && value <= high) return value;
+      return refuse(`--${option} must be a ${kind} from ${low} to ${high}, not ${JSON.stringify(text)}`);
+    };
+  const number = reader('number', () => true);
+  const positive = reader('positive number', (value) => value > 0);
+  const whole = reader('whole number', Number.isInteger);
   try {
     const { values, positionals } = parseArgs({
       ...config,
@@ -41,7 +44,7 @@ export function commandLine<const T extends ParseArgsConfig>(usage: string, conf
       process.stdout.write(`${usage.trimEnd()}\n`);
       process.exit(0);
     }
-    return { values, positionals, refuse, number, whole };
+    return { values, positionals, refuse, number, positive, whole };
   } catch (error) {
     return refuse((error as Error).message);
   }

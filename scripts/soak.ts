@@ -16,10 +16,7 @@ const args = isNamed ? given.slice(1) : given;
 const program = join(directory, `${name}.ts`);
 if (!/^[a-z0-9-]+$/.test(name ?? '') || !existsSync(program)) {
   const names = readdirSync(directory).filter((file) => file.endsWith('.ts'));
-  const there = names
-    .map((file) => file.slice(0, -'.ts'.length))
-    .filter((one) => !one.endsWith('-worker'))
-    .sort();
+  const there = names.map((file) => file.slice(0, -'.ts'.length)).sort();
   process.stderr.write(
     `there is no soak "${name}"\nusage: npm run soak -- [${there.join(' | ')}] [arguments], --help for each\n`,
   );

@@ -115,6 +115,21 @@ const restarted = async (
   return { coordinator, booting, connect, fenced, outcomes, heard, reports };
 };
 
+/** V2 has the rotors, and V1 waits beside it. */
+const inProbation = (probationMs: number): State => ({
+  phase: 'probation',
+  epoch: 9,
+  prior: 'v1',
+  candidate: 'v2',
+  fenced: { prior: false, candidate: false },
+  failure: null,
+  speaks: { prior: SPEAKS, candidate: SPEAKS },
+  policy: { ...policyOf({}), probationMs },
+  heardMs: 0,
+  loop: null,
+  deadlineMs: 1,
+});
+
 /** V1 is the owner, holds everything, and has been heard for as long as the agent waited for V2. */
 const flying = async (given: Partial<Given> = {}) => {
   const lab = await restarted({ phase: 'idle', epoch: 5, owner: 'v1', speaks: SPEAKS }, given);
@@ -153,20 +168,7 @@ it('while apps connect again no deadline of its former life passes: the prior fl
 });
 
 it('in probation V2 is watched at once, and V1 follows when the first cycles are over', async () => {
-  const state: State = {
-    phase: 'probation',
-    epoch: 9,
-    prior: 'v1',
-    candidate: 'v2',
-    fenced: { prior: false, candidate: false },
-    failure: null,
-    speaks: { prior: SPEAKS, candidate: SPEAKS },
-    policy: { ...policyOf({}), probationMs: 500 },
-    heardMs: 0,
-    loop: null,
-    deadlineMs: 1,
-  };
-  const { booting, connect, fenced, outcomes, heard, reports } = await restarted(state);
+  const { booting, connect, fenced, outcomes, heard, reports } = await restarted(inProbation(500));
   connect('v1', []);
   connect('v2', ['rotors']);
   await booting;
@@ -185,20 +187,7 @@ it('in probation V2 is watched at once, and V1 follows when the first cycles are
 it.each([1, 5_000])(
   'an agent that had no core calls nobody silent before it has read what was said meanwhile: %j bytes a heartbeat',
   async (bytes) => {
-    const state: State = {
-      phase: 'probation',
-      epoch: 9,
-      prior: 'v1',
-      candidate: 'v2',
-      fenced: { prior: false, candidate: false },
-      failure: null,
-      speaks: { prior: SPEAKS, candidate: SPEAKS },
-      policy: { ...policyOf({}), probationMs: 60_000 },
-      heardMs: 0,
-      loop: null,
-      deadlineMs: 1,
-    };
-    const { coordinator, booting, connect, fenced } = await restarted(state);
+    const { coordinator, booting, connect, fenced } = await restarted(inProbation(60_000));
     connect('v1', []);
     const beat = connect('v2', ['rotors']);
     await booting;

@@ -7,7 +7,7 @@ import { PACKAGE_ROOT } from '#cli/paths.ts';
 
 const programs = ['bench', 'scripts/soak']
   .flatMap((folder) => readdirSync(join(PACKAGE_ROOT, folder)).map((file) => `${folder}/${file}`))
-  .filter((file) => /^(bench|scripts\/soak\/(fleet|deltas|flights)\.ts$)/.test(file) && file.endsWith('.ts'))
+  .filter((file) => file.endsWith('.ts'))
   .concat('scripts/gallery.ts');
 
 const run = (program: string, ...args: string[]) =>
@@ -32,6 +32,9 @@ test.each([
   ['bench/gate.ts', '--count', '1.5'],
   ['bench/realtime.ts', '--rounds', 'many'],
   ['scripts/soak/deltas.ts', '--seeds', '0'],
+  ['scripts/soak/deltas.ts', '--minutes', 'x'],
+  ['scripts/soak/deltas.ts', '--minutes', '0'],
+  ['scripts/soak/flights.ts', '--minutes', '0'],
   ['scripts/soak/fleet.ts', '--minutes', '-1'],
 ])('%s %s %j: out of bounds', (program, option, value) => {
   const { status, stderr } = run(program, `${option}=${value}`);

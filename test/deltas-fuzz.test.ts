@@ -1,9 +1,9 @@
 /** A short run of `npm run soak -- deltas`, and that it finds what is wrong. */
 import { expect, test } from 'vitest';
 import { DeltaError, memoryAccess, openDelta } from '#deltas/index.ts';
+import { caseOf, MUTATION_NAMES, type Subject, subjects } from '../scripts/soak/deltas/mutate.ts';
+import { judge } from '../scripts/soak/deltas/outcome.ts';
 import { run } from '../scripts/soak/deltas.ts';
-import { caseOf, MUTATION_NAMES, type Subject, subjects } from '../scripts/soak/deltas-mutate.ts';
-import { judge } from '../scripts/soak/deltas-outcome.ts';
 
 test('changed artifacts end with the right bytes or a known code, in a process of its own', async () => {
   // Among these is one that ended the whole process: a decompressor that failed after it had been given up.

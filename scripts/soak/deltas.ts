@@ -2,15 +2,15 @@
  * `npm run soak -- deltas [--minutes N | --seeds N] [--seed S] [--json]`: the decoder against artifacts that lie.
  *
  * Each seed is one changed artifact or basis; it must end with the right bytes or a DeltaError of a known code, within the memory
- * and time that deltas-outcome.ts says. The cases run in a process of their own with the heap that an agent's patcher has: one that
+ * and time that deltas/outcome.ts says. The cases run in a process of their own with the heap that an agent's patcher has: one that
  * dies or hangs is found by the seed that it was at. Ends at the first failure; `--seed S` runs that one again.
  */
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { commandLine } from '#scripts/command-line.ts';
-import type { FromChild, ToChild } from './deltas-child.ts';
-import { BOUNDS, type Verdict } from './deltas-outcome.ts';
+import type { FromChild, ToChild } from './deltas/child.ts';
+import { BOUNDS, type Verdict } from './deltas/outcome.ts';
 
 const USAGE = 'usage: npm run soak -- deltas [--minutes N | --seeds N] [--seed FIRST] [--json]';
 const SEEDS_MAX = 1e12;
@@ -59,7 +59,7 @@ export async function run(args: string[]): Promise<number> {
 }
 
 function parseOptions(args: string[]): { first: number; seedsMax: number; endMs: number; json: boolean } {
-  const { values, number, whole } = commandLine(USAGE, {
+  const { values, positive, whole } = commandLine(USAGE, {
     args,
     options: {
       minutes: { type: 'string' },
@@ -72,7 +72,7 @@ function parseOptions(args: string[]): { first: number; seedsMax: number; endMs:
   const first = whole('seed', values.seed ?? '1', 0, SEEDS_MAX);
   const seedsMax = one ? 1 : whole('seeds', values.seeds ?? String(SEEDS_MAX), 1, SEEDS_MAX);
   const hasEnd = one || values.seeds !== undefined;
-  const minutes = number('minutes', values.minutes ?? (hasEnd ? '10080' : '10'), 0, 10_080);
+  const minutes = positive('minutes', values.minutes ?? (hasEnd ? '10080' : '10'), 0, 10_080);
   return { first, seedsMax, endMs: performance.now() + minutes * 60_000, json: values.json };
 }
 
@@ -89,7 +89,7 @@ class Cases {
   }
 
   static async open(): Promise<Cases> {
-    const child = fork(join(import.meta.dirname, 'deltas-child.ts'), [], {
+    const child = fork(join(import.meta.dirname, 'deltas', 'child.ts'), [], {
       execArgv: ['--expose-gc', `--max-old-space-size=${HEAP_MIB}`],
       stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
     });

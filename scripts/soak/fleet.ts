@@ -26,12 +26,7 @@ const USAGE = `usage: npm run soak -- [--seeds N] [--from S] [--drones D] [--har
   --json        one JSON object
 `;
 
-const {
-  values,
-  refuse,
-  number: bounded,
-  whole,
-} = commandLine(USAGE, {
+const { values, refuse, number, whole } = commandLine(USAGE, {
   options: {
     seeds: { type: 'string' },
     from: { type: 'string' },
@@ -45,22 +40,22 @@ const {
     json: { type: 'boolean', default: false },
   },
 });
-const number = (
+const given = (
   name: 'seeds' | 'from' | 'seed' | 'drones' | 'workers' | 'minutes',
   low: number,
   high: number,
+  read = whole,
 ) => {
   const text = values[name];
-  if (text === undefined) return undefined;
-  return (name === 'minutes' ? bounded : whole)(name, text, low, high);
+  return text === undefined ? undefined : read(name, text, low, high);
 };
 const SEED_MAX = 0xffff_ffff;
-const seed = number('seed', 0, SEED_MAX);
-const from = number('from', 0, SEED_MAX) ?? 0;
-const seeds = number('seeds', 1, 10_000_000) ?? 1_000;
-const drones = number('drones', 1, 10_000);
-const workers = number('workers', 1, 64) ?? availableParallelism();
-const minutes = number('minutes', 0, 10_080) ?? Number.POSITIVE_INFINITY;
+const seed = given('seed', 0, SEED_MAX);
+const from = given('from', 0, SEED_MAX) ?? 0;
+const seeds = given('seeds', 1, 10_000_000) ?? 1_000;
+const drones = given('drones', 1, 10_000);
+const workers = given('workers', 1, 64) ?? availableParallelism();
+const minutes = given('minutes', 0, 10_080, number) ?? Number.POSITIVE_INFINITY;
 const plant = values.plant ?? 'none';
 const { harsh } = values;
 if (plant !== 'none' && !(MUTANTS as readonly string[]).includes(plant))
@@ -121,7 +116,7 @@ async function soak(): Promise<void> {
 
   const work = (): Promise<void> =>
     new Promise((resolve, reject) => {
-      const worker = new Worker(new URL('./fleet-worker.ts', import.meta.url));
+      const worker = new Worker(new URL('./fleet/worker.ts', import.meta.url));
       let isEnding = false;
       const more = (): void => {
         if (over.signal.aborted || next >= from + seeds || performance.now() > endMs) {

@@ -7,11 +7,11 @@ import { join } from 'node:path';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 import { commandLine } from '#scripts/command-line.ts';
 
-const { values, number } = commandLine(
+const { values, positive } = commandLine(
   'usage: npm run soak -- flights [--minutes N]   real flights on the real engine, 60 minutes by default, a week at most',
   { options: { minutes: { type: 'string', default: '60' } } },
 );
-const minutes = number('minutes', values.minutes, 0, 10_080);
+const minutes = positive('minutes', values.minutes, 0, 10_080);
 const endMs = performance.now() + minutes * 60_000;
 const program = join(PACKAGE_ROOT, 'bench', 'handover.ts');
 let stopped = false;

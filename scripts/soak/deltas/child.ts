@@ -1,6 +1,6 @@
 /** The process that the cases run in: told ranges of seeds, tells each verdict. It may die of one; its parent then knows of which. */
-import { caseOf, subjects } from './deltas-mutate.ts';
-import { judge, type Verdict } from './deltas-outcome.ts';
+import { caseOf, subjects } from './mutate.ts';
+import { judge, type Verdict } from './outcome.ts';
 
 export type ToChild = { from: number; to: number };
 export type FromChild = { seed: number } | ({ seed: number; subject: string; mutation: string } & Verdict);

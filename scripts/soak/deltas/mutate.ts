@@ -7,6 +7,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { PACKAGE_ROOT } from '#cli/paths.ts';
 import { bodyDigest, type Section, writeHeader } from '#deltas/artifact.ts';
 import { ByteReader, ByteWriter } from '#deltas/bytes.ts';
 import { CODECS, type Codec } from '#deltas/codecs.ts';
@@ -58,7 +59,7 @@ export class Chance {
 }
 
 const golden = (): Subject[] => {
-  const path = join(import.meta.dirname, '../../test/deltas-golden-v1.json');
+  const path = join(PACKAGE_ROOT, 'test', 'deltas-golden-v1.json');
   const all = JSON.parse(readFileSync(path, 'utf8')) as {
     name: string;
     diffId: string;

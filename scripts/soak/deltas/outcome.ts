@@ -8,7 +8,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { applyLayer, DeltaError, type DeltaErrorCode, memoryAccess, openDelta } from '#deltas/index.ts';
 import { memoryBasis } from '#test/deltas-kit.ts';
-import type { Case } from './deltas-mutate.ts';
+import type { Case } from './mutate.ts';
 
 /** What docs/delta-format.md and apply.ts promise; and a time that only something endless takes, of this process's own. */
 export const BOUNDS = { memoryBytesMax: 64 * 1024 ** 2, cpuMsMax: 5_000 } as const;
