@@ -24,6 +24,7 @@ import {
   type Resource,
 } from '#handover/messages.ts';
 import { native, nowUs } from '#handover/native.ts';
+import { Repeats } from '#handover/repeats.ts';
 import type { AppId, Config, Effect, Event, Failure, Outcome, Policy, State } from '#handover/state.ts';
 import { inHandOf, mayFly, pilotOf } from '#handover/transfer.ts';
 
@@ -92,6 +93,8 @@ export class Coordinator {
   readonly #released = new Map<Resource, Part[]>();
   readonly #events: Event[] = [];
   readonly #reports: Report[] = [];
+  /** Of reports that change nothing: an app can cause them at will. */
+  readonly #repeats = new Repeats();
   /** Apps that hold nothing and said HELLO while a container was being started, by an engine that has not said yet which one it is. */
   readonly #early = new Map<AppId, AppMessage>();
   #starts = 0;
@@ -209,9 +212,13 @@ export class Coordinator {
     this.#stepping = true;
     try {
       for (let next = this.#events.shift(); next; next = this.#events.shift()) {
-        const [state, effects] = step(this.#state, next, this.#config);
+        const before = this.#state;
+        const [state, effects] = step(before, next, this.#config);
         this.#state = state;
-        for (const effect of effects) this.#act(effect);
+        for (const effect of effects) {
+          if (effect.do === 'report' && state === before && this.#repeats.isTooMuch(nowMs())) continue;
+          this.#act(effect);
+        }
       }
       // Logs and the hub can wait for the few milliseconds in which something passes.
       if (calm.includes(this.#state.phase)) this.#tellReports();
@@ -348,7 +355,12 @@ export class Coordinator {
         return;
       case 'report': {
         const { type, text, resource } = effect;
-        const data = { epoch: this.#state.epoch, ...(resource === undefined ? {} : { resource }) };
+        const omitted = this.#repeats.takeOmitted();
+        const data = {
+          epoch: this.#state.epoch,
+          ...(resource === undefined ? {} : { resource }),
+          ...(omitted === 0 ? {} : { omitted }),
+        };
         this.#reports.push({ type, text, atUs: nowUs(), data });
         return;
       }
@@ -426,7 +438,7 @@ export class Coordinator {
     }
     if (message.type === 'RELEASED') this.#keep(message, descriptors);
     else if (message.type !== 'HELLO') closeDescriptors(descriptors);
-    if (message.type === 'SNAP' && mayFly(this.#state, from)) this.#rotorsSaid(message.payload);
+    if (message.type === 'SNAP' && mayFly(this.#state, from, this.#config)) this.#rotorsSaid(message.payload);
     this.happen({ type: 'message', from, message, atMs: nowMs() });
     if (message.type !== 'HELLO') return;
     this.#adopt(from, message.holds, descriptors);

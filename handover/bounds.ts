@@ -32,6 +32,8 @@ export const BOUNDS = {
   payloadBytesMax: 224 * 1024,
   /** Steps of the agent that may wait behind one that is being done; its machine has one at a time. */
   stepsWaitingMax: 8,
+  /** Refusals that an app answers, and reports of an app that change nothing; beyond, a flood would cost flight more than it tells. */
+  repeatsPerSecMax: 50,
 
   /** After a release, for the first request of a connection that was just accepted. */
   freshConnectionMsMax: 1_000,

@@ -23,6 +23,7 @@ import { Mirror } from '#handover/mirror.ts';
 import { isNativeError, nowUs } from '#handover/native.ts';
 import { setFifo } from '#handover/realtime.ts';
 import { type Connect, rehearse } from '#handover/rehearsal.ts';
+import { Repeats } from '#handover/repeats.ts';
 import { DivergedError, type ShadowBounds } from '#handover/shadow.ts';
 import { type AgentSocket, type Holders, type Message, Steps, textOf } from '#handover/steps.ts';
 
@@ -89,6 +90,7 @@ export class Session {
   #mirror: Mirror | undefined;
   #onMirror: ((mirror: Mirror) => void) | undefined;
   #readiness: Readiness = { cycles: 0, divergence: 0 };
+  readonly #refusals = new Repeats();
 
   /** @param connect of a rehearsal: to an agent that is none */
   constructor(options: JoinOptions, connect?: Connect) {
@@ -215,6 +217,8 @@ export class Session {
     const isStep = message.type === 'RELEASE' || message.type === 'GRANT';
     if (message.epoch < this.#epoch || (isStep && message.epoch === this.#epoch && !continued)) {
       closeAll(descriptors.values());
+      // Answered one by one, a flood would cost the loop that flies more than it tells the agent.
+      if (this.#refusals.isTooMuch(nowUs() / 1000)) return;
       this.fault('STALE_EPOCH', `${message.type} of epoch ${message.epoch}, already at ${this.#epoch}`);
       return;
     }

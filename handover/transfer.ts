@@ -58,7 +58,7 @@ export const pilotOf = (state: State, config: Config): Role | null => {
 };
 
 /** Who stands by, or was retired, has nothing to say of the rotors, whatever it sends. */
-export const mayFly = (state: State, who: AppId): boolean => {
+export const mayFly = (state: State, who: AppId, config: Config): boolean => {
   switch (state.phase) {
     case 'idle':
       return who === state.owner;
@@ -68,8 +68,10 @@ export const mayFly = (state: State, who: AppId): boolean => {
       return who === state.prior;
     case 'releasing':
     case 'granting':
-    case 'fencing':
-      return true;
+    case 'fencing': {
+      const pilot = pilotOf(state, config);
+      return pilot === null || who === state[pilot];
+    }
     case 'probation':
     case 'committed':
       return who === state.candidate;

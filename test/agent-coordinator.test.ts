@@ -4,8 +4,9 @@ import { Coordinator } from '#agent/coordinator.ts';
 import { createLock } from '#agent/lock.ts';
 import { createLog } from '#agent/log.ts';
 import { policyOf } from '#agent/policy.ts';
+import { BOUNDS } from '#handover/bounds.ts';
 import { LIMITS } from '#handover/limits.ts';
-import { closeAll, connectLines } from '#handover/lines.ts';
+import { closeAll, connectLines, type LineSocket } from '#handover/lines.ts';
 import {
   type AgentMessage,
   type JsonObject,
@@ -46,6 +47,8 @@ const restarted = async (
   const fenced: AppId[] = [];
   const outcomes: Outcome[] = [];
   const reports: string[] = [];
+  const omitted: number[] = [];
+  const sockets: Record<AppId, LineSocket<AgentMessage>> = {};
   const heard: Record<AppId, AgentMessage[]> = { v1: [], v2: [] };
   const coordinator = new Coordinator({
     socketPath: `${path}/s`,
@@ -73,7 +76,10 @@ const restarted = async (
     resources,
     lock: createLock(`${path}/locks`),
     log: createLog('test', 'silent'),
-    onReport: ({ type }) => reports.push(type),
+    onReport: ({ type, data }) => {
+      reports.push(type);
+      if (typeof data.omitted === 'number') omitted.push(data.omitted);
+    },
     onSettle: (outcome) => outcomes.push(outcome),
   });
   cleanUp(() => coordinator.close());
@@ -98,6 +104,7 @@ const restarted = async (
       },
       onClose: () => undefined,
     });
+    sockets[id] = socket;
     const { epoch } = state;
     // Who flies says so.
     const beat = (payload: JsonObject = { learned: 1, stateVersion: 1 }): void => {
@@ -112,7 +119,7 @@ const restarted = async (
     return beat;
   };
   const booting = coordinator.start(new Set(['v1', 'v2']), new Set(frozen));
-  return { coordinator, booting, connect, fenced, outcomes, heard, reports };
+  return { coordinator, booting, connect, fenced, outcomes, heard, reports, omitted, sockets };
 };
 
 /** V2 has the rotors, and V1 waits beside it. */
@@ -294,6 +301,48 @@ it('what a candidate says of the rotors is not what flew: it is granted them wit
     from: 'snap',
     payload: { learned: 1 },
   });
+});
+
+it('nor what it says while the camera passes, before the rotors', async () => {
+  let candidate: (payload: JsonObject) => void = () => undefined;
+  const { coordinator, connect, heard } = await flying({
+    // From within the grant: V2 answers it later.
+    granting: (resource) => resource === 'camera' && candidate({ filler: 'x' }),
+  });
+  coordinator.update('v2', policyOf({}));
+  candidate = connect('v2', []);
+  await until('V2 has the camera', () => heard.v2?.some(({ type }) => type === 'GRANT') === true);
+  await new Promise((resolve) => setTimeout(resolve, ANSWER_MS / 2));
+  expect(coordinator.state).toMatchObject({ resource: 'camera' });
+  coordinator.died('v1');
+  const rotors = () => heard.v2?.find((one) => one.type === 'GRANT' && one.resource === 'rotors');
+  await until('V2 has them', () => rotors() !== undefined);
+  expect(rotors()).toMatchObject({ from: 'snap', payload: { learned: 1 } });
+});
+
+it('of what an app can cause at will so much is told a second; the next report says how much was not', async () => {
+  const { connect, coordinator, reports, omitted, sockets } = await flying();
+  connect('v2', []);
+  await until('it is turned away', () => reports.includes('app.unknown'));
+  const flood = 5_000;
+  for (let line = 0; line < flood; line += 1) sockets.v2?.send({ type: 'RETIRE', epoch: 5 });
+  sockets.v2?.send({
+    type: 'HELLO',
+    v: PROTOCOL_VERSION,
+    epoch: 5,
+    app: 'hover',
+    release: 'v2',
+    ...SPEAKS,
+    holds: [],
+  });
+  const told = (type: string) => reports.filter((one) => one === type).length;
+  // A report of something that changed is always told, and tells.
+  coordinator.update('v2', policyOf({}));
+  await until('all was read', () => told('handover.warming') === 1);
+  expect(told('handover.stale')).toBeLessThanOrEqual(2 * BOUNDS.repeatsPerSecMax);
+  expect(told('handover.stale') + told('app.unknown') + omitted.reduce((sum, one) => sum + one, 0)).toBe(
+    flood + 1,
+  );
 });
 
 it('the shadow is told where the one that flies was at its last heartbeat', async () => {

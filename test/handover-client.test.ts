@@ -308,6 +308,20 @@ describe('refusals', () => {
     await app.next('RELEASED');
   });
 
+  it('of a flood: each is refused, so many a second are answered', async () => {
+    const { app, holders, session } = await setUp();
+    await own(app, ['rotors'], 7);
+    for (let line = 0; line < 10 * BOUNDS.repeatsPerSecMax; line += 1)
+      app.send({ type: 'DROP', epoch: 6, resource: 'rotors' });
+    app.send({ type: 'RELEASE', epoch: 8, resource: 'rotors', deadlineMs: 50 });
+    await app.next('RELEASED');
+    expect(holders.rotors.lines).toEqual(['grant start 7', 'release 50', 'drop']);
+    expect(session.owns('rotors')).toBe(false);
+    // Two, if the second ends meanwhile.
+    expect(app.count('FAULT')).toBeGreaterThanOrEqual(BOUNDS.repeatsPerSecMax);
+    expect(app.count('FAULT')).toBeLessThanOrEqual(2 * BOUNDS.repeatsPerSecMax);
+  });
+
   it('of a revocation: obeyed by a candidate, refused by who flies', async () => {
     const flying = await setUp();
     await own(flying.app, ['rotors']);

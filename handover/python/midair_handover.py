@@ -53,6 +53,7 @@ SAFE_INTEGER_MAX = 2**53 - 1
 SEND_QUEUE_BYTES_MAX = 8 * 1024 * 1024
 RECEIVE_BYTES = 64 * 1024          # of one turn of the loop: a control loop may wait behind it
 STEPS_WAITING_MAX = 8
+REFUSALS_PER_S_MAX = 50            # beyond, a flood would cost flight more than its answers tell
 SNAP_INTERVAL_MS = 20
 RECONNECT_S = 0.2
 MIRROR_WAIT_S = 0.1                # SHADOW follows its OFFER at once, and does not come at a first start
@@ -676,6 +677,7 @@ class Session:
         self._begin: Optional[Callable[[Mirror], None]] = None  # a warm-up that waits for its mirror
         self._warming: Optional[object] = None
         self._readiness = {'cycles': 0, 'divergence': 0.0}
+        self._refusals = (0, 0)  # in this second
         self._candidate = False  # offered, and not granted the rotors yet
         self._interval_ms: float = SNAP_INTERVAL_MS
         self._signing: Optional[Dict[str, Any]] = None  # of the rotors' last grant
@@ -752,7 +754,10 @@ class Session:
                      and (joining['epoch'], joining['resource']) == (epoch, message['resource']))
         if epoch < self.epoch or (step and epoch == self.epoch and not continued):
             close_all(descriptors.values())
-            self.fault('STALE_EPOCH', f'{kind} of epoch {epoch}, already at {self.epoch}')
+            second = int(time.monotonic())
+            self._refusals = (second, self._refusals[1] + 1 if self._refusals[0] == second else 1)
+            if self._refusals[1] <= REFUSALS_PER_S_MAX:
+                self.fault('STALE_EPOCH', f'{kind} of epoch {epoch}, already at {self.epoch}')
             return
         self.epoch = epoch
         if kind == 'GRANT':

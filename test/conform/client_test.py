@@ -15,8 +15,8 @@ import unittest
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'handover', 'python'))
 from midair_handover import (  # noqa: E402
-    LINE_BYTES_MAX, Diverged, Holder, LineSocket, Loop, Mirror, MirrorSource, ProtocolError, Session, ShadowJudge,
-    close_all, parse_agent_message, split)
+    LINE_BYTES_MAX, REFUSALS_PER_S_MAX, Diverged, Holder, LineSocket, Loop, Mirror, MirrorSource, ProtocolError, Session,
+    ShadowJudge, close_all, parse_agent_message, split)
 
 
 def open_descriptors():
@@ -282,6 +282,16 @@ class Steps(unittest.TestCase):
         self.assertIn(b'"INCOMPATIBLE_STATE"', self.peer.recv(65536))
         self.tell(**grant, epoch=2, **{'from': 'snap'})
         self.assertEqual(len(self.rotors.grants), 1)
+
+    def test_of_a_flood_so_many_a_second_are_answered(self):
+        self.tell(type='GRANT', epoch=3, resource='rotors', **{'from': 'start'}, payload=None)
+        self.peer.recv(65536)
+        for _ in range(500):
+            self.tell(type='DROP', epoch=2, resource='rotors')
+        self.assertEqual(self.rotors.dropped, 0)
+        answers = self.peer.recv(1 << 20).count(b'"STALE_EPOCH"')
+        # Two, if the second ends meanwhile.
+        self.assertIn(answers, (REFUSALS_PER_S_MAX, 2 * REFUSALS_PER_S_MAX))
 
     def shadowed(self, payload):
         left, right = socket.socketpair()

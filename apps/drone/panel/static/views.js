@@ -17,7 +17,7 @@ export const createViews = (parent) => {
 
   const open = async (view, late) => {
     const card = document.createElement('section');
-    card.className = 'card view';
+    card.className = 'card view dark';
     card.id = `view-${view.id}`;
     const title = document.createElement('h2');
     const name = document.createElement('b');
@@ -71,6 +71,8 @@ export const createViews = (parent) => {
       if (entry.seq !== null && seq > entry.seq + 1) entry.lost += seq - entry.seq - 1;
       entry.seq = seq;
       entry.frames += 1;
+      // A drone may have no camera: until its first frame the card says so.
+      entry.card.classList.remove('dark');
       const nowMs = performance.now();
       entry.arrivals.push(nowMs);
       while (entry.arrivals[0] < nowMs - 2_000) entry.arrivals.shift();
