@@ -19,7 +19,8 @@ import { indexBlocks } from '#deltas/index-blocks.ts';
 import type { Item } from '#deltas/index-format.ts';
 import { digestText } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import { Sources, severalNames } from '#deltas/sources.ts';
+import { severalNames } from '#deltas/paths.ts';
+import { Sources } from '#deltas/sources.ts';
 import { BLOCK } from '#deltas/tar.ts';
 
 export interface ApplyLimits {
@@ -141,7 +142,7 @@ export async function* applyLayer(
   const { listDigest } = delta.header;
   const list = listDigest === undefined ? undefined : await listBasis(basis, listDigest);
   const output = new Output(layer.bytes);
-  const sources = new Sources(delta, layer, basis, limits.scratchDirectory ?? tmpdir());
+  const sources = new Sources(delta, layer, basis, list, limits.scratchDirectory ?? tmpdir());
   try {
     let checkedAt = 0;
     let previous: Item['kind'] | undefined;

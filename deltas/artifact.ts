@@ -89,6 +89,7 @@ export function writeHeader(
       if (section.kind === 'frames') used.add('zstd-dictionary');
       if (section.kind === 'moves') used.add('moves-1');
       if (section.kind === 'streams') used.add('streams-1');
+      if (section.kind === 'groups') used.add('grouped-1');
     }
   }
   const codecs = (Object.keys(CODECS) as Codec[]).filter((codec) => used.has(codec));

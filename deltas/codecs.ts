@@ -29,6 +29,8 @@ export const CODECS = {
   'moved-names': 11,
   /** Chunks of moves that tell their differences by words of 2 or 4 bytes, see docs/delta-format.md §4.5. */
   'words-1': 12,
+  /** The index's operation 8: small contents compressed together, see docs/delta-format.md §4.8. */
+  'grouped-1': 13,
 } as const;
 export type Codec = keyof typeof CODECS;
 
@@ -50,6 +52,8 @@ export const SECTIONS = {
   moves: 5,
   /** Of files whose deflate streams are opened: which, and how they are closed; in order, as one stream. */
   streams: 6,
+  /** Contents that are compressed together with what they come from as their dictionary. */
+  groups: 7,
 } as const;
 export type SectionKind = keyof typeof SECTIONS;
 
@@ -61,6 +65,7 @@ export function sectionKind(id: number): SectionKind | undefined {
 export function packs(kind: SectionKind, codec: Codec | undefined): boolean {
   switch (kind) {
     case 'frames':
+    case 'groups':
       return codec === 'raw';
     case 'index':
       return codec === 'zstd';

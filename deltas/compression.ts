@@ -36,7 +36,15 @@ export function compressParameters(level: number, rawBytes?: number): Record<num
   };
 }
 
-/** @param dictionary raw bytes that matches may refer to (an old file); the same must be given to decompress */
+/** zstd takes what begins so for a dictionary of its own making, and refuses the rest. */
+const DICTIONARY_MAGIC = 0xec30a437;
+
+/** Whether zstd takes `bytes` for what they are: then they can be a dictionary. */
+export function isPlain(bytes: Uint8Array): boolean {
+  return bytes.length < 4 || view(bytes).readUInt32LE(0) !== DICTIONARY_MAGIC;
+}
+
+/** @param dictionary plain (see isPlain), raw bytes that matches may refer to (an old file); the same must be given to decompress */
 export async function compress(raw: Uint8Array, level: number, dictionary?: Uint8Array): Promise<Buffer> {
   return await compressCall(raw, {
     params: compressParameters(level, raw.length + (dictionary?.length ?? 0)),

@@ -1,16 +1,18 @@
 /**
  * Makes one file from others by whichever way gives the fewest bytes: ranges of one or of several (moves/), windows of one, or
- * as it is; and each of these but the second with the files' deflate streams opened (streams/).
+ * as it is; and each of these but the second with the files' deflate streams opened (streams/). Or, when it is small, together with
+ * others (group-writer.ts).
  *
  * Invariant: what was not chosen leaves nothing in the sinks.
  */
 import { createHash } from 'node:crypto';
 import type { BasisFile } from '#deltas/basis.ts';
 import { compress } from '#deltas/compression.ts';
+import { GroupWriter } from '#deltas/group-writer.ts';
 import type { Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { inPlace } from '#deltas/moves/covers.ts';
-import { type EncodedMoves, encodeMoves } from '#deltas/moves/encoder.ts';
+import { type EncodedMoves, encodeMoves, gradedMoves } from '#deltas/moves/encoder.ts';
 import { memoryAccess } from '#deltas/random-access.ts';
 import { Budget } from '#deltas/streams/closer.ts';
 import { openStreams } from '#deltas/streams/encoder.ts';
@@ -35,6 +37,8 @@ type Patch =
 
 export type EncodedFile =
   | { type: 'literal' }
+  /** Left to the caller, with what it comes from: undefined for a new file. */
+  | { type: 'grouped'; young: Buffer; old: Buffer | undefined }
   | Patch
   | {
       type: 'streams';
@@ -64,6 +68,9 @@ const SHARED_BYTES = 24;
 const PATCH_BYTES = 24;
 /** What opening costs: lengths, a second check where there is a basis. */
 const OPENED_BYTES = 16;
+/** About what a change costs that is compressed with others, of what it costs alone; and what its frame takes beside that. */
+const GROUPED_PART = 0.85;
+const GROUPED_SAVES_BYTES = 20;
 /** When the ranges that were found are less of a new file than this, all of it is tried in place. */
 const IN_PLACE_BELOW = 0.9;
 const NO_BASIS: BasisFile = memoryAccess(Buffer.alloc(0));
@@ -87,14 +94,22 @@ export class FileEncoder {
    * @param pieces  the new file, `bytes` in all
    * @param basis   the file that it most likely comes from; undefined when there is nothing like it
    * @param further files that may have what that one lacks
+   * @param grouped whether a small new file, like nothing that is there, does best among the small ones that changed
    */
   async encode(
     pieces: AsyncIterable<Uint8Array>,
     bytes: number,
     basis: BasisFile | undefined,
     further: readonly BasisFile[] = [],
+    grouped = false,
   ): Promise<EncodedFile> {
-    if (basis === undefined) return await this.#alone(pieces, bytes);
+    if (basis === undefined) {
+      if (!grouped || this.#moveBytesMax === 0 || bytes > LIMITS.groupFileBytesMax)
+        return await this.#alone(pieces, bytes);
+      const young = await whole(pieces, bytes);
+      if (isText(young) && GroupWriter.takes(young)) return { type: 'grouped', young, old: undefined };
+      return await this.#alone(once(young), bytes);
+    }
     if (bytes + basis.size > this.#moveBytesMax) {
       const encoder = new WindowEncoder(this.#sinks, this.#level);
       const windows = await encoder.encode(pieces, bytes, basis);
@@ -106,7 +121,7 @@ export class FileEncoder {
     const ways = [
       await this.#moves(young, [basis]),
       await this.#joined(young, [basis, ...further]),
-      ...(await this.#small(young, basis)),
+      ...((await this.#grouped(young, basis)) ?? (await this.#small(young, basis))),
       await this.#opened(young, basis),
     ];
     return await this.#write(ways, young);
@@ -164,8 +179,12 @@ export class FileEncoder {
     const old = parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
     const found = await encodeMoves(old, young);
     const covers = found?.copiedBytes ?? 0;
+    const ways = [found];
     const known = covers < IN_PLACE_BELOW * young.length ? inPlace(old, young) : undefined;
-    const ways = [found, known && (await encodeMoves(old, young, known))];
+    if (known !== undefined) ways.push(await encodeMoves(old, young, known));
+    // Of data it is not known beforehand how close ranges should be looked for.
+    if (found?.references.count === 0 && old.length + young.length <= LIMITS.movesTriesBytesMax)
+      ways.push(...(await gradedMoves(old, young, ['fine', 'coarse'])));
     return cheapest(await Promise.all(ways.map((moved) => this.#moved(moved, old, files.length))));
   }
 
@@ -207,6 +226,19 @@ export class FileEncoder {
     return [...ways, { made: { type: 'windows', windows }, cost, writes }];
   }
 
+  /** Or as it is. Windows would hardly ever take less, and much time. */
+  async #grouped(young: Buffer, basis: BasisFile): Promise<Way[] | undefined> {
+    if (Math.max(young.length, basis.size) > LIMITS.groupFileBytesMax) return undefined;
+    const old = Buffer.from(await basis.read(0, basis.size));
+    if (!GroupWriter.takes(young) || !GroupWriter.takes(old)) return undefined;
+    const alone = (await compress(young, Math.min(this.#level, 12), old)).length;
+    // What cannot be compressed alone shares nothing with others either.
+    const part = alone < young.length / 2 ? GROUPED_PART : 1;
+    const cost = Math.max(8, part * alone - GROUPED_SAVES_BYTES);
+    const plain = literal(young, await this.#cost([young]));
+    return [{ made: { type: 'grouped', young, old }, cost, writes: [] }, plain];
+  }
+
   /** The same ways, with the streams of both files opened. */
   async #opened(young: Buffer, basis: BasisFile): Promise<Way | undefined> {
     if (!isContainer(young) || young.length + basis.size > LIMITS.openedFilesBytesMax) return undefined;
@@ -220,7 +252,7 @@ export class FileEncoder {
         : [await this.#moves(opened.young, [openedBasis]), ...(await this.#small(opened.young, openedBasis))];
     const plain = literal(opened.young, await this.#cost([opened.young]));
     const { made, cost, writes }: Way = cheapest([...ways, plain]) ?? plain;
-    if (made.type === 'streams') return undefined;
+    if (made.type === 'streams' || made.type === 'grouped') return undefined;
     return {
       made: {
         type: 'streams',
@@ -243,6 +275,9 @@ function cheapest(ways: readonly (Way | undefined)[]): Way | undefined {
   for (const way of ways) if (way !== undefined && (best === undefined || way.cost < best.cost)) best = way;
   return best;
 }
+
+/** As far as its beginning shows. */
+const isText = (bytes: Buffer): boolean => !bytes.subarray(0, 8 * 1024).includes(0);
 
 const literal = (young: Buffer, cost: number): Way => ({
   made: { type: 'literal' },

@@ -3,6 +3,7 @@ import type { DeltaReader, HeaderLayer } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import { decompress } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
+import type { GroupedContent } from '#deltas/group-reader.ts';
 import { basisOf } from '#deltas/index-format.ts';
 import { IndexReader } from '#deltas/index-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
@@ -22,6 +23,21 @@ export async function* indexBlocks(
     for await (const piece of delta.stream(section)) parts.push(piece);
     const block = await decompress(Buffer.concat(parts), section.rawBytes, 'a block of the index');
     yield new IndexReader(block, list);
+  }
+}
+
+/** A layer's grouped contents, ahead of the items that use them. */
+export async function* groupedContents(
+  delta: DeltaReader,
+  layer: HeaderLayer,
+  list: List | undefined,
+): AsyncGenerator<GroupedContent> {
+  for await (const block of indexBlocks(delta, layer, list)) {
+    while (!block.ended) {
+      const item = block.next();
+      if (item.kind === 'content' && item.content.type === 'grouped')
+        yield { length: item.length, path: item.content.path };
+    }
   }
 }
 

@@ -44,6 +44,8 @@ export type Content =
   | { type: 'meta'; bytes: Buffer }
   | { type: 'copy'; path: string }
   | { type: 'solid' }
+  /** From the section `groups`; path of the basis file whose content is in the group's dictionary for it. */
+  | { type: 'grouped'; path: string | undefined }
   | (Patched & { outputCheck: Buffer })
   | StreamsContent
   | {
@@ -61,7 +63,8 @@ export type Content =
 export function basisOf(content: Content): string[] {
   const made = content.type === 'streams' ? content.inside : content;
   if (made.type === 'meta' || made.type === 'solid') return [];
-  return made.type === 'joined' ? made.parts.map(({ path }) => path) : [made.path];
+  if (made.type === 'joined') return made.parts.map(({ path }) => path);
+  return made.path === undefined ? [] : [made.path];
 }
 
 export type Item =
@@ -113,9 +116,11 @@ export const OPERATION = {
   longName: 5,
   streams: 6,
   joined: 7,
+  grouped: 8,
 } as const;
 export const EXPLICIT_LENGTH = 0x10;
-export const REFERENCE = { same: 0, listed: 1, path: 2 } as const;
+/** `none` only of what is grouped. */
+export const REFERENCE = { same: 0, listed: 1, path: 2, none: 3 } as const;
 export const WINDOW = { copy: 0, literal: 1, vcdiff: 2, 'zstd-dictionary': 3 } as const;
 export const WINDOW_CODECS = ['copy', 'literal', 'vcdiff', 'zstd-dictionary'] as const;
 export const WHOLE_SOURCE = 0x10;

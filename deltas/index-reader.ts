@@ -199,12 +199,15 @@ export class IndexReader {
 
   /**
    * @param from entry of the listing to count from; undefined: that of the last header, or the cursor
+   * @param mode if it was read already
    * @returns the path, and its entry in the listing if it was told by that
    */
-  #reference(from?: number): { path: string; at: number | undefined } {
+  #reference(
+    from?: number,
+    mode = this.#columns.references.byte(),
+  ): { path: string; at: number | undefined } {
     const { references } = this.#columns;
     const state = this.#state;
-    const mode = references.byte();
     let path: string | undefined;
     let at: number | undefined;
     if (mode === REFERENCE.same) {
@@ -241,7 +244,7 @@ export class IndexReader {
   }
 
   #content(): Item {
-    const { operations, lengths, raw, checks, windows } = this.#columns;
+    const { operations, lengths, raw, references, checks, windows } = this.#columns;
     const operation = operations.byte();
     const length = notZero((operation & EXPLICIT_LENGTH) === 0 ? this.#state.size : lengths.integer());
     switch (operation & ~EXPLICIT_LENGTH) {
@@ -251,6 +254,11 @@ export class IndexReader {
         return { kind: 'content', length, content: { type: 'copy', path: this.#reference().path } };
       case OPERATION.solid:
         return { kind: 'content', length, content: { type: 'solid' } };
+      case OPERATION.grouped: {
+        const mode = references.byte();
+        const path = mode === REFERENCE.none ? undefined : this.#reference(undefined, mode).path;
+        return { kind: 'content', length, content: { type: 'grouped', path } };
+      }
       case OPERATION.windows:
       case OPERATION.moves: {
         const { path } = this.#reference();

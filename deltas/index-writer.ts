@@ -236,7 +236,7 @@ export class IndexWriter {
   }
 
   content(length: number, content: Content): void {
-    const { operations, lengths, raw, checks } = this.#columns;
+    const { operations, lengths, raw, references, checks } = this.#columns;
     if (content.type !== 'meta') this.#flushPax();
     this.#kind('content');
     if (
@@ -258,8 +258,9 @@ export class IndexWriter {
       return;
     }
     if (content.type === 'joined') this.#joined(content.parts);
+    else if (content.path === undefined) references.byte(REFERENCE.none);
     else this.#reference(content.path);
-    if (content.type === 'copy') return;
+    if (content.type === 'copy' || content.type === 'grouped') return;
     checks.bytes(content.basisCheck);
     checks.bytes(content.outputCheck);
     if (content.type === 'joined') {

@@ -8,7 +8,7 @@
 import { type DeltaReader, openDelta } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
-import { indexBlocks } from '#deltas/index-blocks.ts';
+import { groupedContents, indexBlocks } from '#deltas/index-blocks.ts';
 import { basisOf, type Content, type Patched, type Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
@@ -19,7 +19,7 @@ export interface InspectedFile {
   bytes: number;
   how: 'copy' | 'literal' | 'patch';
   /** Codecs of its windows, for a patch. */
-  codecs: (Window['codec'] | 'moves' | 'joined' | 'streams')[];
+  codecs: (Window['codec'] | 'moves' | 'joined' | 'streams' | 'grouped')[];
   /** Basis files that it is made from. */
   from: string[];
   /** Its share of the artifact, without its part of the index. */
@@ -47,7 +47,7 @@ export interface Inspection {
   layers: InspectedLayer[];
 }
 
-type Ratios = Record<'solid' | 'patches' | 'moves' | 'streams', number>;
+type Ratios = Record<'solid' | 'patches' | 'moves' | 'streams' | 'groups', number>;
 
 /** Codecs of what is patched, and its share of the sections. */
 function inspectPatched(
@@ -75,12 +75,7 @@ function inspectContent(path: string, length: number, content: Content, ratios: 
   const file: InspectedFile = {
     path,
     bytes: length,
-    how:
-      made.type === 'copy'
-        ? 'copy'
-        : made.type === 'windows' || made.type === 'moves' || made.type === 'joined'
-          ? 'patch'
-          : 'literal',
+    how: made.type === 'copy' ? 'copy' : basisOf(content).length > 0 ? 'patch' : 'literal',
     codecs: [],
     from: basisOf(content),
     storedBytesEstimate: 0,
@@ -88,6 +83,10 @@ function inspectContent(path: string, length: number, content: Content, ratios: 
   if (made.type === 'windows' || made.type === 'moves' || made.type === 'joined') {
     Object.assign(file, inspectPatched(made, ratios));
     file.storedBytesEstimate += 2 * LIMITS.checkBytes;
+  }
+  if (content.type === 'grouped') {
+    file.codecs = ['grouped'];
+    file.storedBytesEstimate = length * ratios.groups;
   }
   if (content.type === 'solid') file.storedBytesEstimate = length * ratios.solid;
   if (content.type === 'streams') {
@@ -98,6 +97,16 @@ function inspectContent(path: string, length: number, content: Content, ratios: 
   }
   file.storedBytesEstimate = Math.round(file.storedBytesEstimate);
   return file;
+}
+
+async function groupedBytes(
+  delta: DeltaReader,
+  layer: DeltaReader['header']['layers'][number],
+  list: List | undefined,
+): Promise<number> {
+  let sum = 0;
+  for await (const { length } of groupedContents(delta, layer, list)) sum += length;
+  return sum;
 }
 
 async function inspectLayer(delta: DeltaReader, at: number, list: List | undefined): Promise<InspectedLayer> {
@@ -111,6 +120,7 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
     frames: none(),
     moves: none(),
     streams: none(),
+    groups: none(),
   };
   for (const { kind, bytes, rawBytes } of layer.sections) {
     sections[kind].storedBytes += bytes;
@@ -125,6 +135,7 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
     patches: ratio('patches'),
     moves: ratio('moves'),
     streams: ratio('streams'),
+    groups: sections.groups.storedBytes / Math.max(await groupedBytes(delta, layer, list), 1),
   };
   const files: InspectedFile[] = [];
   for await (const block of indexBlocks(delta, layer, list)) {

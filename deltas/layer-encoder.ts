@@ -13,6 +13,7 @@ import type { BasisFile, List } from '#deltas/basis.ts';
 import type { ByteSource } from '#deltas/byte-source.ts';
 import { compress } from '#deltas/compression.ts';
 import { type EncodedFile, FileEncoder } from '#deltas/file-encoder.ts';
+import { GroupWriter } from '#deltas/group-writer.ts';
 import type { Content, Patched, Window } from '#deltas/index-format.ts';
 import { IndexWriter } from '#deltas/index-writer.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
@@ -33,6 +34,8 @@ export interface LayerTally {
   moves: { files: number; bytes: number; ranges: number; references: number; wrong: number };
   /** Files whose deflate streams were opened; those streams, and what they hold, which is compressed anew by the reader. */
   streams: { files: number; bytes: number; streams: number; rawBytes: number };
+  /** Files that are compressed together. */
+  grouped: { files: number; bytes: number };
   /** Those of them that are made from several old ones, and how many. */
   joined: { files: number; bases: number };
 }
@@ -54,6 +57,7 @@ export interface EncodedLayer {
   frames: Stored;
   moves: Stored;
   streams: Stored;
+  groups: Stored;
   tally: LayerTally;
   close(): Promise<void>;
 }
@@ -61,7 +65,10 @@ export interface EncodedLayer {
 export interface LayerContext {
   list: List;
   /** By offset in the tar, of each content: its digest, hexadecimal, and the basis files that it may be made from. */
-  contents: ReadonlyMap<number, { digest: string; same: Match | undefined; similar: readonly Match[] }>;
+  contents: ReadonlyMap<
+    number,
+    { digest: string; bytes: number; same: Match | undefined; similar: readonly Match[] }
+  >;
   /** Content of a basis file in `similar`; undefined when it was not spooled. */
   basisFile(match: Match): BasisFile | undefined;
   scratchDirectory: string;
@@ -133,6 +140,24 @@ class IndexPair {
   }
 }
 
+const stored = (spool: Spool): Stored => ({
+  bytes: spool.length,
+  rawBytes: spool.length,
+  codec: 'raw',
+  stream: () => spool.stream(),
+});
+
+/** Of the small files: a few new ones among many that changed are like these; many new ones do best in the solid section. */
+function mostlyChanged(contents: LayerContext['contents']): boolean {
+  let [changed, fresh] = [0, 0];
+  for (const { bytes, same, similar } of contents.values()) {
+    if (same !== undefined || bytes > LIMITS.groupFileBytesMax) continue;
+    if (similar.length > 0) changed += bytes;
+    else fresh += bytes;
+  }
+  return changed > fresh;
+}
+
 /** @throws DeltaError `BAD_INPUT`, `READ_FAILED`; or the scratch directory's own error */
 export async function encodeLayer(layer: LayerSource, context: LayerContext): Promise<EncodedLayer> {
   const path = (section: string): string => join(context.scratchDirectory, `${context.name}.${section}`);
@@ -147,6 +172,9 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     context.level,
     context.moves,
   );
+  const groupSpool = await Spool.create(path('groups'));
+  const groups = new GroupWriter(groupSpool, context.level);
+  const isAlike = mostlyChanged(context.contents);
   const index = new IndexPair(context.list);
   const nothing = (): { files: number; bytes: number } => ({ files: 0, bytes: 0 });
   const none = (): { count: number; bytes: number; patchBytes: number } => ({
@@ -161,6 +189,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     windows: { copy: none(), literal: none(), vcdiff: none(), 'zstd-dictionary': none() },
     moves: { files: 0, bytes: 0, ranges: 0, references: 0, wrong: 0 },
     streams: { files: 0, bytes: 0, streams: 0, rawBytes: 0 },
+    grouped: nothing(),
     joined: { files: 0, bases: 0 },
   };
   const count = (kind: 'copied' | 'patched' | 'literal', bytes: number): void => {
@@ -211,10 +240,19 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     });
     const [first, ...further] = files;
     const others = further.map(({ file }) => file);
-    const made = await fileEncoder.encode(pieces, length, first?.file, others);
+    const made = await fileEncoder.encode(pieces, length, first?.file, others, isAlike);
     if (made.type === 'literal') {
       count('literal', length);
       return { type: 'solid' };
+    }
+    if (made.type === 'grouped') {
+      const { young, old } = made;
+      const basis = first && old && { path: first.path, bytes: old };
+      count(basis === undefined ? 'literal' : 'patched', length);
+      tally.grouped.files += 1;
+      tally.grouped.bytes += length;
+      await groups.add(young, basis);
+      return { type: 'grouped', path: basis?.path };
     }
     const outputCheck = Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes);
     const known = {
@@ -292,6 +330,10 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     }
   };
 
+  const close = async (): Promise<void> => {
+    await spool.close();
+    await groupSpool.close();
+  };
   let finished = false;
   try {
     let end: ByteSource | undefined;
@@ -303,6 +345,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       position = source.position;
     });
     if (end !== undefined) await index.endBlock(end);
+    await groups.end();
     const encoded: EncodedLayer = {
       layer,
       plainIndex: index.blocks[0],
@@ -313,11 +356,12 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       movedNames: index.movedNames,
       solid: await solid.finish(),
       patches: await patches.finish(),
-      frames: { bytes: spool.length, rawBytes: spool.length, codec: 'raw', stream: () => spool.stream() },
+      frames: stored(spool),
       moves: await moves.finish(),
       streams: await streams.finish(),
+      groups: stored(groupSpool),
       tally,
-      close: () => spool.close(),
+      close,
     };
     finished = true;
     return encoded;
@@ -327,7 +371,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       await patches.abandon();
       await moves.abandon();
       await streams.abandon();
-      await spool.close();
+      await close();
     }
   }
 }

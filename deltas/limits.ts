@@ -55,6 +55,8 @@ export const LIMITS = {
   movesChunkCopiedBytes: 256 * 1024 * 1024,
   /** Old and new file together: a maker's memory is five times as much. Larger ones are patched in windows. */
   movesFilesBytesMax: 1024 * 1024 * 1024,
+  /** Old and new file together up to this are tried with ranges of several kinds: a second for each 8 MiB. */
+  movesTriesBytesMax: 16 * 1024 * 1024,
   /** Files up to this size are tried in windows, too: VCDIFF and zstd's dictionary take a second for each window. */
   windowsFileBytesMax: 1024 * 1024,
   /** What a program's headers are looked at for: more is no program that a linker made. */
@@ -88,6 +90,12 @@ export const LIMITS = {
   /** A maker holds old and new file opened, and their tokens. */
   openedFilesBytesMax: 256 * 1024 * 1024,
 
+  /** Contents that are compressed together, and their dictionary: each in the reader's memory. */
+  groupBytesMax: 4 * 1024 * 1024,
+  groupFilesMax: 1_024,
+  /** A maker puts no longer ones together: they have enough of their own for tables and matches. */
+  groupFileBytesMax: 1024 * 1024,
+
   /** 8 MiB of history in the decoder for each of the two solid streams of a layer. */
   zstdWindowLogMax: 23,
   /** Streams up to this size are compressed in one call, which knows their length and does a little better. */
@@ -105,6 +113,9 @@ export const LIMITS = {
 
   /** Below this a listing of the basis is not asked of the device: it would cost more than it saves. */
   listSavingBytesMin: 1_024,
+  /** Of a small artifact this is enough, if it is so much of it. */
+  listSavingOfSmallBytesMin: 256,
+  listSavingPartMin: 0.02,
   /** Anchors of a large basis file that are remembered, whatever its size. */
   anchorsMax: 65_536,
 } as const;

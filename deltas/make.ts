@@ -45,12 +45,13 @@ export interface MakeDeltaOptions {
   output: string;
   /**
    * `auto` (the default): names and lengths are taken from the basis's listing where that makes the artifact at least
-   * 1 KiB smaller; such a one is applied only with a Basis that has `list`. `never`: Basis.open alone will do.
+   * 1 KiB smaller, or a small one by 256 bytes and a fiftieth; such a one is applied only with a Basis that has `list`. `never`: Basis.open alone will do.
    */
   listing?: 'auto' | 'never';
   /**
    * `auto` (the default): a changed file is told by ranges where that is smaller, and then the reader needs the codec
-   * `moves-1`; and compressed files (gzip, zip, PNG) are opened where that is smaller, codec `streams-1`. `never`: for readers
+   * `moves-1`; compressed files (gzip, zip, PNG) are opened where that is smaller, codec `streams-1`; and small ones are
+   * compressed together, codec `grouped-1`. `never`: for readers
    * that lack them, and for a maker with little memory: see file-encoder.ts.
    */
   moves?: 'auto' | 'never';
@@ -165,7 +166,13 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const indexBytes = (key: 'plainIndex' | 'listedIndex'): number =>
       encoded.reduce((sum, layer) => sum + layer[key].reduce((bytes, block) => bytes + block.bytes, 0), 0);
     const saving = indexBytes('plainIndex') - indexBytes('listedIndex');
-    const listing = options.listing !== 'never' && saving >= LIMITS.listSavingBytesMin;
+    const plain = encoded.flatMap((layer) => layerSections(layer, false));
+    const plainBytes = plain.reduce((sum, { stored }) => sum + stored.bytes, 0);
+    const leastSaving = Math.min(
+      LIMITS.listSavingBytesMin,
+      Math.max(LIMITS.listSavingOfSmallBytesMin, plainBytes * LIMITS.listSavingPartMin),
+    );
+    const listing = options.listing !== 'never' && saving >= leastSaving;
     const sections = encoded.map((layer) => layerSections(layer, listing));
     const all = sections.flat();
     const header: Parameters<typeof writeHeader>[0] = {
@@ -205,6 +212,7 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
             frames: 0,
             moves: 0,
             streams: 0,
+            groups: 0,
           };
           for (const { kind, stored } of sections[at] ?? []) sizes[kind] += stored.bytes;
           const storedBytes = Object.values(sizes).reduce((sum, size) => sum + size, 0);
@@ -263,7 +271,7 @@ interface StoredSection {
 function layerSections(layer: EncodedLayer, listing: boolean): StoredSection[] {
   const index = listing ? layer.listedIndex : layer.plainIndex;
   const sections: StoredSection[] = index.map((stored) => ({ kind: 'index', stored }));
-  for (const kind of ['solid', 'patches', 'frames', 'moves', 'streams'] as const) {
+  for (const kind of ['solid', 'patches', 'frames', 'moves', 'streams', 'groups'] as const) {
     if (layer[kind].rawBytes > 0) sections.push({ kind, stored: layer[kind] });
   }
   return sections;

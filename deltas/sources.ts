@@ -6,13 +6,17 @@
  */
 import { createHash } from 'node:crypto';
 import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
-import type { Basis, BasisFile } from '#deltas/basis.ts';
+import type { Basis, BasisFile, List } from '#deltas/basis.ts';
 import { type Compression, decompress, SectionReader } from '#deltas/compression.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
+import { type GroupedContent, GroupReader } from '#deltas/group-reader.ts';
+import { groupedContents } from '#deltas/index-blocks.ts';
 import type { Content, Patched, StreamsContent, Window } from '#deltas/index-format.ts';
 import { JoinedFile } from '#deltas/joined-file.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
+import { severalNames } from '#deltas/paths.ts';
+import { RawSection } from '#deltas/raw-section.ts';
 import { Budget, closeStreams, openingSteps } from '#deltas/streams/closer.ts';
 import { OpenedFile } from '#deltas/streams/opener.ts';
 import { PlanReader } from '#deltas/streams/plan.ts';
@@ -23,19 +27,26 @@ type StreamKind = (typeof STREAMS)[number];
 
 /** Of one layer while it is rebuilt. */
 export class Sources {
-  readonly #delta: DeltaReader;
   readonly #basis: Basis;
   readonly #xdelta3 = new Xdelta3();
   readonly #piece = new Uint8Array(4 * LIMITS.chunkBytes);
   readonly #readers = new Map<StreamKind, SectionReader>();
   readonly #scratchDirectory: string;
   readonly #budget = new Budget();
-  readonly #frames: { stream: AsyncGenerator<Buffer>; left: number; chunk: Buffer } | undefined;
+  readonly #frames: RawSection | undefined;
+  readonly #groups:
+    | { section: RawSection; contents: AsyncGenerator<GroupedContent>; reader: GroupReader }
+    | undefined;
   /** Basis files used since the last checkpoint: the suspects when that fails. */
   suspects = new Set<string>();
 
-  constructor(delta: DeltaReader, layer: HeaderLayer, basis: Basis, scratchDirectory: string) {
-    this.#delta = delta;
+  constructor(
+    delta: DeltaReader,
+    layer: HeaderLayer,
+    basis: Basis,
+    list: List | undefined,
+    scratchDirectory: string,
+  ) {
     this.#basis = basis;
     this.#scratchDirectory = scratchDirectory;
     for (const kind of STREAMS) {
@@ -46,42 +57,32 @@ export class Sources {
       const reader = new SectionReader(delta.stream(section), section.rawBytes, `section ${kind}`, codec);
       this.#readers.set(kind, reader);
     }
-    const frames = onlySection(layer, 'frames');
-    if (frames !== undefined) {
-      this.#frames = { stream: this.#delta.stream(frames), left: frames.bytes, chunk: Buffer.alloc(0) };
+    const raw = (kind: 'frames' | 'groups'): RawSection | undefined => {
+      const section = onlySection(layer, kind);
+      return section && new RawSection(delta.stream(section), section.bytes, `section ${kind}`);
+    };
+    this.#frames = raw('frames');
+    const groups = raw('groups');
+    if (groups !== undefined) {
+      const contents = groupedContents(delta, layer, list);
+      const open = async (path: string): Promise<BasisFile> => {
+        const file = await this.#open(path);
+        return { ...this.#guarded(file, path), close: async () => await file.close?.() };
+      };
+      this.#groups = { section: groups, contents, reader: new GroupReader(groups, contents, open) };
     }
   }
 
   #reader(kind: StreamKind): SectionReader {
-    const reader = this.#readers.get(kind);
-    if (reader === undefined) throw new DeltaError('CORRUPT', `the layer has no section ${kind}`);
-    return reader;
+    return named(this.#readers.get(kind), kind);
   }
 
   solid(length: number): AsyncGenerator<Buffer> {
     return this.#reader('solid').pieces(length);
   }
 
-  async #frame(length: number): Promise<Buffer> {
-    const frames = this.#frames;
-    if (frames === undefined || length > frames.left) {
-      throw new DeltaError('CORRUPT', 'section frames is used beyond its length');
-    }
-    frames.left -= length;
-    const parts = [frames.chunk];
-    let held = frames.chunk.length;
-    while (held < length) {
-      const next = await frames.stream.next();
-      if (next.done === true) throw new DeltaError('CORRUPT', 'section frames ends early');
-      parts.push(next.value);
-      held += next.value.length;
-    }
-    const joined = Buffer.concat(parts, held);
-    frames.chunk = joined.subarray(length);
-    return joined.subarray(0, length);
-  }
-
-  async #open(path: string, bytes: number): Promise<BasisFile> {
+  /** @param bytes that it must have */
+  async #open(path: string, bytes?: number): Promise<BasisFile> {
     this.suspects.add(path);
     let file: BasisFile | undefined;
     try {
@@ -90,7 +91,7 @@ export class Sources {
       throw asDeltaError(error, 'READ_FAILED', `the basis's ${path} cannot be opened`);
     }
     if (file === undefined) throw new DeltaError('BASIS_MISMATCH', `the basis has no file ${path}`);
-    if (file.size !== bytes) {
+    if (bytes !== undefined && file.size !== bytes) {
       await file.close?.();
       throw new DeltaError(
         'BASIS_MISMATCH',
@@ -134,6 +135,8 @@ export class Sources {
       yield content.bytes;
     } else if (content.type === 'solid') {
       yield* this.solid(length);
+    } else if (content.type === 'grouped') {
+      yield await named(this.#groups, 'groups').reader.take(length);
     } else if (content.type === 'streams') {
       yield* this.#checked(this.#closed(content), content);
     } else if (content.type === 'joined') {
@@ -271,7 +274,12 @@ export class Sources {
       if (codec === 'vcdiff') {
         yield this.#xdelta3.decode(await this.#reader('patches').take(patchBytes), source, bytes);
       } else {
-        yield await decompress(await this.#frame(patchBytes), bytes, `the frame for ${path}`, source);
+        yield await decompress(
+          await named(this.#frames, 'frames').take(patchBytes),
+          bytes,
+          `the frame for ${path}`,
+          source,
+        );
       }
     }
   }
@@ -279,15 +287,22 @@ export class Sources {
   /** @throws DeltaError `CORRUPT` when a section holds more than was used */
   async finish(): Promise<void> {
     for (const reader of this.#readers.values()) await reader.finish();
-    if (this.#frames !== undefined && this.#frames.left > 0) {
-      throw new DeltaError('CORRUPT', 'section frames holds more than is used');
-    }
+    this.#frames?.finish();
+    this.#groups?.section.finish();
   }
 
   async close(): Promise<void> {
     for (const reader of this.#readers.values()) await reader.close();
-    await this.#frames?.stream.return(undefined);
+    await this.#frames?.close();
+    await this.#groups?.section.close();
+    await this.#groups?.contents.return(undefined);
   }
+}
+
+/** @throws DeltaError `CORRUPT` */
+function named<Used>(section: Used | undefined, kind: Section['kind']): Used {
+  if (section === undefined) throw new DeltaError('CORRUPT', `the layer has no section ${kind}`);
+  return section;
 }
 
 function onlySection(layer: HeaderLayer, kind: Section['kind']): Section | undefined {
@@ -295,6 +310,3 @@ function onlySection(layer: HeaderLayer, kind: Section['kind']): Section | undef
   if (found.length > 1) throw new DeltaError('CORRUPT', `the layer has several sections ${kind}`);
   return found[0];
 }
-
-export const severalNames = (names: readonly string[]): string =>
-  names.slice(0, 3).join(', ') + (names.length > 3 ? ` and ${names.length - 3} more` : '');

@@ -5,7 +5,7 @@
  */
 import { Anchors } from '#deltas/anchors.ts';
 import type { BasisFile } from '#deltas/basis.ts';
-import { compress, decompress } from '#deltas/compression.ts';
+import { compress, decompress, isPlain } from '#deltas/compression.ts';
 import type { Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { Xdelta3 } from '#deltas/xdelta3.ts';
@@ -92,13 +92,13 @@ export class WindowEncoder {
 
     const vcdiff = this.#encoder.encode(target, source);
     const [frame, squeezed] = await Promise.all([
-      compress(target, this.#level, source),
+      isPlain(source) ? compress(target, this.#level, source) : undefined,
       vcdiff === undefined ? undefined : compress(vcdiff, this.#level),
     ]);
     // Where the old file helps that much, it is not worth finding out how the new one would do alone.
-    const helps = frame.length < target.length / 8;
+    const helps = (frame?.length ?? Infinity) < target.length / 8;
     const literalCost = helps ? target.length : (await compress(target, this.#level)).length;
-    const frameCost = frame.length + patchCost;
+    const frameCost = frame === undefined ? Infinity : frame.length + patchCost;
     const vcdiffCost =
       squeezed === undefined ? Infinity : Math.max(squeezed.length - SHARED_BYTES, 8) + patchCost;
 
@@ -108,7 +108,7 @@ export class WindowEncoder {
         return { codec: 'vcdiff', ...window, patchBytes: vcdiff.length };
       }
     }
-    if (frameCost < literalCost && (await this.#unpacks(frame, source, target))) {
+    if (frame !== undefined && frameCost < literalCost && (await this.#unpacks(frame, source, target))) {
       await this.#sinks.frames.write(frame);
       return { codec: 'zstd-dictionary', ...window, patchBytes: frame.length };
     }
@@ -125,7 +125,6 @@ export class WindowEncoder {
   }
 
   async #unpacks(frame: Buffer, source: Uint8Array, target: Buffer): Promise<boolean> {
-    // A basis that begins with zstd's dictionary magic is not taken as plain bytes; then this codec is not used.
     try {
       return (await decompress(frame, target.length, 'frame', source)).equals(target);
     } catch {

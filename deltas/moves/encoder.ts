@@ -8,7 +8,7 @@ import { ByteWriter } from '#deltas/bytes.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { joinColumns, writers } from '#deltas/moves/columns.ts';
 import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
-import { findRanges, type Ranges } from '#deltas/moves/covers.ts';
+import { findRanges, type Grading, type Ranges } from '#deltas/moves/covers.ts';
 import { type Elf, type ReadAt, readElf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
 import { readField } from '#deltas/moves/fields.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
@@ -133,6 +133,17 @@ export async function encodeMoves(
     references: count,
     words,
   };
+}
+
+/** Files that are no programs, with ranges that are looked for in these ways. */
+export async function gradedMoves(
+  old: Uint8Array,
+  young: Uint8Array,
+  gradings: readonly Grading[],
+): Promise<(EncodedMoves | undefined)[]> {
+  const ways: (EncodedMoves | undefined)[] = [];
+  for (const grading of gradings) ways.push(await encodeMoves(old, young, findRanges(old, young, grading)));
+  return ways;
 }
 
 function withLength(chunk: Buffer): Buffer[] {

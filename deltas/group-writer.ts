@@ -1,0 +1,91 @@
+/**
+ * Compresses small contents together, by the basis files that they come from: what is alike in several is told once, and so are
+ * the tables. As a zstd frame, or as moves: whichever takes less. See group-reader.ts.
+ *
+ * Memory: about ten times a group.
+ */
+import { createHash } from 'node:crypto';
+import { compress, compressBrotli, isPlain } from '#deltas/compression.ts';
+import { GROUP } from '#deltas/group-reader.ts';
+import { LIMITS } from '#deltas/limits.ts';
+import { gradedMoves } from '#deltas/moves/encoder.ts';
+import type { Spool } from '#deltas/spool.ts';
+
+export class GroupWriter {
+  readonly #spool: Spool;
+  readonly #level: number;
+  #contents: Buffer[] = [];
+  readonly #files = new Map<string, Buffer>();
+  #bytes = 0;
+  #oldBytes = 0;
+
+  /** @param level of zstd */
+  constructor(spool: Spool, level: number) {
+    this.#spool = spool;
+    this.#level = level;
+  }
+
+  static takes(bytes: Buffer): boolean {
+    return bytes.length <= LIMITS.groupFileBytesMax && isPlain(bytes);
+  }
+
+  /** @param content which `takes` agrees to, as to the file that it comes from */
+  async add(content: Buffer, basis?: { path: string; bytes: Buffer }): Promise<void> {
+    const more = basis === undefined || this.#files.has(basis.path) ? 0 : basis.bytes.length;
+    const isFull =
+      this.#contents.length === LIMITS.groupFilesMax ||
+      Math.max(this.#bytes + content.length, this.#oldBytes + more) > LIMITS.groupBytesMax;
+    if (isFull) {
+      await this.end();
+      return await this.add(content, basis);
+    }
+    this.#contents.push(content);
+    this.#bytes += content.length;
+    if (basis !== undefined) this.#files.set(basis.path, basis.bytes);
+    this.#oldBytes += more;
+  }
+
+  async end(): Promise<void> {
+    if (this.#contents.length === 0) return;
+    const old = Buffer.concat([...this.#files.values()]);
+    const young = Buffer.concat(this.#contents);
+    const head = Buffer.alloc(9 + LIMITS.checkBytes);
+    head.writeUInt32LE(young.length, 1);
+    head.writeUInt32LE(old.length, 5);
+    createHash('sha256').update(old).digest().copy(head, 9, 0, LIMITS.checkBytes);
+    const frame = await compress(young, this.#level, old.length === 0 ? undefined : old);
+    const framed = [u32(frame.length), frame];
+    const moved = await smallestMoves(old, young);
+    const isMoved = moved !== undefined && bytesOf(moved) < bytesOf(framed);
+    head[0] = isMoved ? GROUP.moves : GROUP.frame;
+    await this.#spool.append([head, ...(isMoved ? moved : framed)]);
+    this.#contents = [];
+    this.#files.clear();
+    this.#bytes = 0;
+    this.#oldBytes = 0;
+  }
+}
+
+const bytesOf = (parts: readonly Uint8Array[]): number => parts.reduce((sum, { length }) => sum + length, 0);
+
+function u32(value: number): Buffer {
+  const bytes = Buffer.alloc(4);
+  bytes.writeUInt32LE(value);
+  return bytes;
+}
+
+/** As a group has it. */
+async function smallestMoves(old: Buffer, young: Buffer): Promise<Buffer[] | undefined> {
+  let best: Buffer[] | undefined;
+  for (const moves of await gradedMoves(old, young, ['data', 'coarse'])) {
+    if (moves === undefined || moves.words) continue;
+    const parts: Buffer[] = [];
+    for (const raw of [Buffer.concat(moves.chunks), Buffer.concat(moves.literals)]) {
+      if (raw.length > LIMITS.movesChunkBytesMax) return best;
+      const packed = await compressBrotli(raw);
+      parts.push(u32(raw.length), u32(packed.length), packed);
+    }
+    if (best === undefined || bytesOf(parts) < bytesOf(best)) best = parts;
+  }
+  return best;
+}
