@@ -11,7 +11,8 @@ import { inPlace, type Ranges } from '#deltas/moves/covers.ts';
 import { decodeMoves, type MoveSources } from '#deltas/moves/decoder.ts';
 import { readElf } from '#deltas/moves/elf.ts';
 import { type EncodedMoves, encodeMoves } from '#deltas/moves/encoder.ts';
-import { References } from '#deltas/moves/references.ts';
+import { readField, writeField } from '#deltas/moves/fields.ts';
+import { KIND, References } from '#deltas/moves/references.ts';
 import { decode, fieldOf, kindOf, lengthOf, RELATIVE32 } from '#deltas/moves/x86-64.ts';
 import { noise, source } from '#test/deltas-kit.ts';
 
@@ -294,6 +295,32 @@ describe('a program built again after a small change', () => {
     const [plainOld, plainYoung] = [Buffer.from(old), Buffer.from(young)];
     plainOld[0] = plainYoung[0] = 0;
     expect(bytesOf(made)).toBeLessThan(bytesOf(await thereAndBack(plainOld, plainYoung)) / 2);
+  });
+});
+
+describe('a field', () => {
+  const view = new DataView(new ArrayBuffer(8));
+  /** In pairs of half words a branch of Thumb has more forms than one: those that it is written in. */
+  const kinds = Object.entries(KIND).filter(([name]) => !name.startsWith('thumb'));
+
+  it.each(kinds)('that is written as it was read stays: %s', (_name, kind) => {
+    fc.assert(
+      fc.property(fc.nat(2 ** 32 - 1), fc.nat(2 ** 21 - 1), (low, high) => {
+        view.setUint32(0, low, true);
+        view.setUint32(4, high, true);
+        writeField(view, 0, kind, readField(view, 0, kind));
+        expect([view.getUint32(0, true), view.getUint32(4, true)]).toEqual([low, high]);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
+  it('of AArch64 that points backward has its sign, and no more', () => {
+    // ADRP x1, -18 pages: Arm's manual, C6.2.
+    view.setUint32(0, 0x90000001, true);
+    writeField(view, 0, KIND.page21, -18);
+    expect(view.getUint32(0, true).toString(16)).toBe('d0ffff61');
+    expect(readField(view, 0, KIND.page21)).toBe(-18);
   });
 });
 

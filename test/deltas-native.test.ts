@@ -16,6 +16,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, describe, expect, it } from 'vitest';
 import { ByteWriter } from '#deltas/bytes.ts';
 import { DeltaError } from '#deltas/errors.ts';
+import { applyLayer, memoryAccess, openDelta } from '#deltas/index.ts';
 import { joinColumns, writers } from '#deltas/moves/columns.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
 import { type Elf, type Part, readElf } from '#deltas/moves/elf.ts';
@@ -24,7 +25,7 @@ import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
 import { NATIVE, type Native } from '#deltas/moves/native.ts';
 import { BLOCK_BYTES, type Found, References } from '#deltas/moves/references.ts';
 import { ONE, TWO } from '#deltas/moves/x86-64.ts';
-import { noise } from '#test/deltas-kit.ts';
+import { memoryBasis, noise } from '#test/deltas-kit.ts';
 
 const fileOf = (bytes: Buffer) => ({
   size: bytes.length,
@@ -53,8 +54,14 @@ const sweptAlike = async (bytes: Buffer, elf: Elf): Promise<number> => {
 };
 
 /** All of it code, but for what `parts` says. */
-const codeOf = (bytes: Buffer, fixed: boolean, address: number, parts?: Part[]): Elf => ({
-  machine: 'x86-64',
+const codeOf = (
+  bytes: Buffer,
+  fixed: boolean,
+  address: number,
+  parts?: Part[],
+  machine: Elf['machine'] = 'x86-64',
+): Elf => ({
+  machine,
   fixed,
   inPlace: true,
   segments: [{ offset: 0, fileBytes: bytes.length, address, memoryBytes: bytes.length }],
@@ -145,6 +152,59 @@ const compiled = (flags: readonly string[], changed: boolean): Buffer => {
   return readFileSync(made);
 };
 
+/** Made once by a compiler for AArch64: such a machine, or its compiler, is not everywhere. */
+const aarch64 = (): { old: Buffer; artifact: Buffer } => {
+  const path = new URL('deltas-golden-v1.json', import.meta.url);
+  const golden = JSON.parse(readFileSync(path, 'utf8')) as {
+    name: string;
+    basis: Record<string, string>;
+    artifact: string;
+  }[];
+  const one = golden.find(({ name }) => name === 'moves, aarch64');
+  if (one === undefined) throw new Error('no such golden artifact');
+  const bytes = (text: string | undefined): Buffer => Buffer.from(text ?? '', 'base64');
+  return { old: bytes(Object.values(one.basis)[0]), artifact: bytes(one.artifact) };
+};
+/** The program that the golden artifact gives. */
+const golden = async (old: Buffer, artifact: Buffer): Promise<Buffer> => {
+  const delta = await openDelta(memoryAccess(artifact));
+  const parts: Buffer[] = [];
+  for (const { diffId } of delta.layers)
+    for await (const part of applyLayer(delta, diffId, memoryBasis({ 'lib/it.so': old })))
+      parts.push(Buffer.from(part));
+  // A tar of one file: its header, its bytes, what fills them up.
+  const tar = Buffer.concat(parts);
+  return tar.subarray(512, 512 + Number.parseInt(tar.toString('latin1', 124, 135), 8));
+};
+/** Instructions that refer to something, of any field, and what is between them. */
+const words = (count: number, roll: (sides: number) => number, seed: string): Buffer => {
+  const bytes = noise(4 * count, seed);
+  // Branches, compares with them, ADR, ADRP, ADD, LDR and STR of all sizes, LDR of what is near, MOV, others.
+  const kinds = [
+    [0x14000000, 0x03ffffff],
+    [0x94000000, 0x03ffffff],
+    [0x54000000, 0x00ffffef],
+    [0xb4000000, 0x01ffffff],
+    [0x36000000, 0x810fffff],
+    [0x10000000, 0x60ffffff],
+    [0x90000000, 0x60ffffff],
+    [0x90000000, 0x60000fff],
+    [0x91000000, 0x003fffff],
+    [0xf9400000, 0x003fffff],
+    [0x39000000, 0xc4ffffff],
+    [0x18000000, 0xc4ffffff],
+    [0xaa0003e0, 0x001f001f],
+    [0x00000000, 0xffffffff],
+  ] as const;
+  for (let at = 0; at < count; at += 1) {
+    const [is, any] = kinds[roll(kinds.length)] as readonly [number, number];
+    // Few registers, so that they are used, and short ways, so that some lead somewhere.
+    const few = roll(3) === 0 ? any : any & 0x60ffff63;
+    bytes.writeUInt32LE(((is & ~any) | (bytes.readUInt32LE(4 * at) & few) | (is & any)) >>> 0, 4 * at);
+  }
+  return bytes;
+};
+
 const libraries = (): string[] => {
   const place = '/usr/lib/x86_64-linux-gnu';
   if (!existsSync(place)) return [];
@@ -169,7 +229,7 @@ it.runIf(builds)('the door takes no arrays but those that it needs, nor numbers 
   const [bytes, memory] = [new Uint8Array(100), new Float64Array(25)];
   const job = (...numbers: number[]) => Float64Array.from({ length: 10 }, (_, at) => numbers[at] ?? 0);
   addon.begin(ONE, TWO);
-  expect(addon.sweep(bytes, memory, job(0, 0, 100))).toBe(0);
+  for (const aarch64 of [false, true]) expect(addon.sweep(bytes, memory, job(0, 0, 100), aarch64)).toBe(0);
   const wrong: unknown[][] = [
     [bytes, memory],
     [memory, memory, job()],
@@ -180,7 +240,13 @@ it.runIf(builds)('the door takes no arrays but those that it needs, nor numbers 
     [bytes, memory, job(0, 0, Number.NaN)],
     [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 0, 9)],
   ];
-  for (const given of wrong) expect(() => addon.sweep(...given)).toThrow(expect.objectContaining(refused));
+  for (const given of wrong) {
+    expect(() => addon.sweep(...given)).toThrow(expect.objectContaining(refused));
+    expect(() => addon.sweep(...given, true)).toThrow(expect.objectContaining(refused));
+  }
+  // Of no end, and more than a block: what is told is bounded by the block and the bytes.
+  for (const end of [1e6, 2 ** 53 - 1])
+    expect(addon.sweep(new Uint8Array(100_000), memory, job(0, 0, end, 0, 0, 2 ** 53 - 1), true)).toBe(0);
   expect(() => addon.begin(ONE, TWO.subarray(1))).toThrow(expect.objectContaining(refused));
   expect(() => addon.bind({})).toThrow(expect.objectContaining(refused));
   expect(() => addon.predict({}, memory, bytes, bytes, bytes)).toThrow(expect.objectContaining(refused));
@@ -219,6 +285,29 @@ describe('references', () => {
         sweptAlike(bytes, codeOf(bytes, roll(2) === 0, address as number)),
       ).resolves.toBeGreaterThanOrEqual(0);
     }
+  });
+
+  it('of words that are AArch64 code are the same, in parts that begin and end anywhere, too', async () => {
+    const roll = dice('words');
+    let found = 0;
+    for (let turn = 0; turn < 80; turn += 1) {
+      const bytes = words(1 + roll(2 * BLOCK_BYTES), roll, `words ${turn}`);
+      const address = [0, 0x400000, 2 ** 47 - bytes.length, 2 ** 48 + 4, 0x401003][roll(5)] as number;
+      const parts: Part[] = [];
+      for (let offset = roll(100); turn % 2 === 0 && offset < bytes.length; ) {
+        const some = Math.min(bytes.length - offset, 1 + roll(turn % 3 === 0 ? 90 : 30_000));
+        const form = (['code', 'code', 'pointers', 'constants'] as const)[roll(4)] as Part['form'];
+        parts.push({ form, offset, bytes: some, address: address + offset + roll(9), anchor: 0 });
+        offset += some + roll(20);
+      }
+      const elf = codeOf(bytes, roll(2) === 0, address, parts.length > 0 ? parts : undefined, 'aarch64');
+      found += await sweptAlike(bytes, elf);
+    }
+    expect(found).toBeGreaterThan(100_000);
+    const { old } = aarch64();
+    const elf = await readElf(fileOf(old).read, old.length);
+    expect(elf?.machine).toBe('aarch64');
+    expect(await sweptAlike(old, elf as Elf)).toBeGreaterThan(500);
   });
 
   it('of code in many parts, that begin and end within instructions, are the same', async () => {
@@ -283,12 +372,33 @@ describe('a file that is made', () => {
     expect(outcomes.size).toBeGreaterThan(4);
   });
 
+  it('for AArch64 is the same, and the right one; and from damaged programs', {
+    timeout: 120_000,
+  }, async () => {
+    const { old, artifact } = aarch64();
+    const young = await golden(old, artifact);
+    const roll = dice('aarch64');
+    const made = await encodeMoves(old, young);
+    if (made === undefined) throw new Error('too many ranges');
+    expect(made.references.count).toBeGreaterThan(500);
+    const [chunks, literals] = [Buffer.concat(made.chunks), Buffer.concat(made.literals)];
+    const right = await alike(old, young.length, chunks, literals);
+    expect(right.error === undefined && right.bytes.equals(young)).toBe(true);
+    for (let turn = 0; turn < 60; turn += 1) {
+      const basis = Buffer.from(old);
+      for (let count = 1 + roll(200); count > 0; count -= 1) basis[roll(basis.length)] = roll(256);
+      const patch = Buffer.from(chunks);
+      if (turn % 2 === 0) patch[4 + roll(patch.length - 4)] = roll(256);
+      await alike(basis, young.length, patch, literals);
+    }
+  });
+
   it('by any ranges and fixes is the same', { timeout: 120_000 }, async () => {
     const roll = dice('ranges');
     let made = 0;
-    const olds = [compiled(['-g'], false), compiled(['-s', '-no-pie'], false)];
-    for (let turn = 0; turn < 60; turn += 1) {
-      const old = olds[turn % 2] as Buffer;
+    const olds = [compiled(['-g'], false), compiled(['-s', '-no-pie'], false), aarch64().old];
+    for (let turn = 0; turn < 90; turn += 1) {
+      const old = olds[turn % 3] as Buffer;
       const size = old.length;
       const plan = writers(PLAN_COLUMNS);
       const segments = (await readElf(fileOf(old).read, size))?.segments ?? [];

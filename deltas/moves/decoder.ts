@@ -49,8 +49,8 @@ export async function* decodeMoves(
       throw new DeltaError('BASIS_MISMATCH', 'a file is to be patched as a program and is none');
     references = new References(elf, read, file.size, native);
     prediction = new Prediction(elf, segments, ranges, moves);
-    // It knows no other machine's references.
-    if (elf.machine === 'x86-64') bound = native?.prediction(prediction);
+    // It knows Arm's references no more than Go's.
+    if (elf.machine !== 'arm') bound = native?.prediction(prediction);
   }
 
   // Most pieces and literals are short: handed on one by one they would cost more than they are.

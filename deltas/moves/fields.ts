@@ -81,7 +81,8 @@ export function writeField(view: DataView, at: number, kind: number, value: numb
       return;
     case KIND.page21:
     case KIND.near21:
-      put(0x60ffffe0, ((value & 3) << 29) | ((value >> 2) << 5));
+      // The sign of a negative number must not reach the two bits above.
+      put(0x60ffffe0, ((value & 3) << 29) | ((value << 3) & 0x00ffffe0));
       return;
     case KIND.low12:
       put(0x003ffc00, value << 10);

@@ -32,8 +32,15 @@ export interface Piece {
 }
 
 export interface Native {
-  /** As `sweepX86`, of a program that is from `low` to `high`. */
-  sweepX86(finds: Finds, stretch: Stretch, low: number, high: number, fixed: boolean): void;
+  /** As `sweepX86` and `sweepAarch64`, of a program that is from `low` to `high`. */
+  sweep(
+    machine: 'x86-64' | 'aarch64',
+    finds: Finds,
+    stretch: Stretch,
+    low: number,
+    high: number,
+    fixed: boolean,
+  ): void;
   prediction(prediction: Prediction): NativePrediction;
 }
 
@@ -51,7 +58,7 @@ interface Addon {
   /** Before the first `sweep`: x86-64.ts's tables. */
   begin(one: Uint8Array, two: Uint8Array): void;
   /** @param job moves.c: struct sweep. @returns how many there are now, or would be with room for them */
-  sweep(bytes: Uint8Array, memory: Float64Array, job: Float64Array): number;
+  sweep(bytes: Uint8Array, memory: Float64Array, job: Float64Array, aarch64: boolean): number;
   /** The arrays are from now on used in place: the object must stay as it is. */
   bind(tables: Tables): void;
   /** `tables.job` is moves.c's struct job. */
@@ -101,11 +108,11 @@ function nativeOf(addon: Addon): Native {
   addon.begin(ONE, TWO);
   const job = new Float64Array(10);
   return {
-    sweepX86(finds, { bytes, from, start, end, base, part }, low, high, fixed) {
+    sweep(machine, finds, { bytes, from, start, end, base, part }, low, high, fixed) {
       job.set([from, start, end, base, part.offset, part.bytes, low, high, fixed ? 1 : 0]);
       finds.addBy((memory, count) => {
         job[9] = count;
-        return addon.sweep(bytes, memory, job);
+        return addon.sweep(bytes, memory, job, machine === 'aarch64');
       });
     },
     prediction: (prediction) => new BoundPrediction(addon, prediction),

@@ -95,6 +95,7 @@ export class Prediction {
         this.#sections.flatMap(({ address, bytes }) => [address, bytes, this.anchor(address)]),
       ),
       last: this.#last,
+      pages: this.pages,
     };
   }
 

@@ -297,8 +297,8 @@ export class References {
     const { anchor } = part;
     switch (part.form) {
       case 'code':
-        if (machine === 'x86-64' && this.#native !== null)
-          this.#native.sweepX86(finds, stretch, this.#low, this.#high, fixed);
+        if (machine !== 'arm' && this.#native !== null)
+          this.#native.sweep(machine, finds, stretch, this.#low, this.#high, fixed);
         else if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
         else if (machine === 'aarch64') sweepAarch64(finds, stretch, this.holds);
         else if (isThumb(stretch)) sweepThumb(finds, stretch, this.holds);

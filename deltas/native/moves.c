@@ -1,6 +1,6 @@
 /*
  * The two hot loops of a program's patch, for deltas/moves/native.ts: the search for references in x86-64 code
- * (x86-64.ts, x86-sweep.ts) and their prediction (prediction.ts, owners.ts, copier.ts).
+ * (x86-64.ts, x86-sweep.ts) and AArch64's (aarch64.ts), and their prediction (prediction.ts, owners.ts, copier.ts).
  *
  * Invariants: the result is that of the TypeScript, bit for bit, whatever the bytes are; names and order are its own, to
  * be read side by side. So numbers are doubles here too, added in the same order, and never contracted (binding.gyp).
@@ -21,13 +21,14 @@
 #define TWO32 4294967296.0
 #define UNLOADED 281474976710656.0 /* elf.ts: 2 ** 48 */
 
-/* references.ts: KIND, WIDTH. Those that are not here, other machines' and Go's, are left to the TypeScript. */
+/* references.ts: KIND, WIDTH. Those that are not here, Arm's and Go's, are left to the TypeScript. */
 enum {
-  KIND_RELATIVE32 = 0, KIND_RELATIVE8 = 1, KIND_ABSOLUTE32 = 2, KIND_ABSOLUTE64 = 3, KIND_OFFSET32 = 4, KIND_SELF32 = 12,
-  KIND_BACKWARD32 = 13, KIND_LENGTH32 = 14, KIND_LENGTH64 = 15, KIND_INDEX32 = 16, KIND_TABLE32 = 17, KINDS
+  KIND_RELATIVE32 = 0, KIND_RELATIVE8 = 1, KIND_ABSOLUTE32 = 2, KIND_ABSOLUTE64 = 3, KIND_OFFSET32 = 4, KIND_BRANCH26 = 5,
+  KIND_BRANCH19 = 6, KIND_BRANCH14 = 7, KIND_PAGE21 = 8, KIND_NEAR21 = 9, KIND_LOW12 = 10, KIND_SELF32 = 12, KIND_BACKWARD32 = 13, KIND_LENGTH32 = 14, KIND_LENGTH64 = 15, KIND_INDEX32 = 16, KIND_TABLE32 = 17, KINDS
 };
 static const uint8_t WIDTH[KINDS] = {
     [KIND_RELATIVE32] = 4, [KIND_RELATIVE8] = 1, [KIND_ABSOLUTE32] = 4, [KIND_ABSOLUTE64] = 8, [KIND_OFFSET32] = 4,
+    [KIND_BRANCH26] = 4, [KIND_BRANCH19] = 4, [KIND_BRANCH14] = 4, [KIND_PAGE21] = 4, [KIND_NEAR21] = 4, [KIND_LOW12] = 4,
     [KIND_SELF32] = 4, [KIND_BACKWARD32] = 4, [KIND_LENGTH32] = 4, [KIND_LENGTH64] = 8, [KIND_INDEX32] = 4, [KIND_TABLE32] = 4,
 };
 
@@ -265,6 +266,127 @@ static size_t sweep_x86(const struct found *all, const struct sweep *s, const ui
   return count;
 }
 
+/* ---- aarch64.ts ----------------------------------------------------------------------------------------- */
+
+#define PAGE_BITS 12
+#define PAGE 4096
+#define REACH_BYTES 256
+#define BLOCK_BYTES (16 * 1024)
+#define REGISTERS 32
+
+/* The low `bits` of `value` with their sign. */
+static int32_t sign_of(uint32_t value, int bits) {
+  const uint32_t sign = 1u << (bits - 1);
+  return (int32_t)(((value & (2 * sign - 1)) ^ sign) - sign);
+}
+
+/* -1: not one of them. */
+static int low12_shift(uint32_t word) {
+  if ((word & 0xffc00000) == 0x91000000) return 0;
+  if ((word & 0x3b000000) != 0x39000000) return -1;
+  return (word & 0x04000000) != 0 && (word & 0x00800000) != 0 ? 4 : (int)(word >> 30);
+}
+
+static bool writes(uint32_t word) {
+  const uint32_t group = (word >> 25) & 15;
+  if (group == 8 || group == 9 || group == 5 || group == 13) return true;
+  return (group & 5) == 4 && (word & 0x04000000) == 0 && (word & 0x00c00000) != 0;
+}
+
+/* What was found of each word of a block: an ADRP is told when it is used, behind others. */
+struct words {
+  double first; /* `start`, or the first word behind it */
+  size_t count;
+  double targets[BLOCK_BYTES / 4 + 1];
+  uint8_t kinds[BLOCK_BYTES / 4 + 1]; /* KINDS: none */
+  uint8_t shifts[BLOCK_BYTES / 4 + 1];
+};
+
+static void put_word(struct words *words, double at, uint8_t kind, double target, int shift) {
+  const size_t index = (size_t)(at - words->first) / 4;
+  if (index >= words->count) return;
+  words->targets[index] = target;
+  words->kinds[index] = kind;
+  words->shifts[index] = (uint8_t)shift;
+}
+
+struct registers {
+  double pages[REGISTERS], setters[REGISTERS];
+  bool seen[REGISTERS];
+};
+
+static void flush(struct words *words, struct registers *r, uint32_t at, double start) {
+  const double setter = r->setters[at];
+  if (setter != 0 && setter >= start && !r->seen[at]) put_word(words, setter, KIND_PAGE21, r->pages[at], 0);
+  r->setters[at] = 0;
+}
+
+/* As sweep_x86. A stretch is no longer than a block. */
+static size_t sweep_aarch64(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
+  struct words words;
+  struct registers r = {0};
+  const double stop = s->offset + s->bytes;
+  double at = fmax(fmax(s->offset, s->start - LEAD_BYTES), s->from);
+  at += fmod(4 - fmod(at - s->offset, 4), 4);
+  words.first = at + 4 * ceil(fmax(0, s->start - at) / 4);
+  words.count = s->end > words.first ? (size_t)fmin(ceil((s->end - words.first) / 4), BLOCK_BYTES / 4 + 1) : 0;
+  memset(words.kinds, KINDS, words.count);
+  for (; at < s->end && at + 4 <= stop && at - s->from + 4 <= (double)length; at += 4) {
+    const uint32_t word = read_u32(bytes + (size_t)(at - s->from));
+    const double pc = s->base + at;
+    const bool inside = at >= s->start;
+    if ((word & 0x7c000000) == 0x14000000) {
+      if (word >> 31 != 0)
+        for (uint32_t one = 0; one <= 18; one++) flush(&words, &r, one, s->start);
+      const double target = pc + 4.0 * sign_of(word, 26);
+      if (inside && target >= s->low && target < s->high) put_word(&words, at, KIND_BRANCH26, target, 0);
+    } else if ((word & 0xff000010) == 0x54000000 || (word & 0x7e000000) == 0x34000000 || (word & 0x3b000000) == 0x18000000) {
+      if (inside) put_word(&words, at, KIND_BRANCH19, pc + 4.0 * sign_of(word >> 5, 19), 0);
+    } else if ((word & 0x7e000000) == 0x36000000) {
+      if (inside) put_word(&words, at, KIND_BRANCH14, pc + 4.0 * sign_of(word >> 5, 14), 0);
+    } else if ((word & 0x1f000000) == 0x10000000) {
+      const double value = 4.0 * sign_of(word >> 5, 19) + ((word >> 29) & 3);
+      if (word >> 31 == 0) {
+        const double target = pc + value;
+        if (inside && target >= s->low && target < s->high) put_word(&words, at, KIND_NEAR21, target, 0);
+        continue;
+      }
+      const uint32_t one = word & 31;
+      flush(&words, &r, one, s->start);
+      const double page = floor_shift(pc, PAGE_BITS) * PAGE + value * PAGE;
+      const double last = page + PAGE - 1;
+      if (!(page >= s->low && page < s->high) && !(last >= s->low && last < s->high)) continue;
+      r.setters[one] = at;
+      r.pages[one] = page;
+      r.seen[one] = false;
+    } else {
+      const int shift = low12_shift(word);
+      const uint32_t one = (word >> 5) & 31;
+      const double setter = r.setters[one];
+      if (shift >= 0 && setter != 0 && at - setter <= REACH_BYTES) {
+        const double target = r.pages[one] + (double)(((word >> 10) & 0xfff) << shift);
+        if (inside) put_word(&words, at, KIND_LOW12, target, shift);
+        if (!r.seen[one] && setter >= s->start) put_word(&words, setter, KIND_PAGE21, target, 0);
+        r.seen[one] = true;
+      }
+      if (writes(word)) flush(&words, &r, word & 31, s->start);
+    }
+  }
+  for (uint32_t one = 0; one < REGISTERS; one++) flush(&words, &r, one, s->start);
+  size_t count = (size_t)s->count;
+  for (size_t index = 0; index < words.count; index++) {
+    if (words.kinds[index] == KINDS) continue;
+    if (count < all->room) {
+      all->offsets[count] = words.first + 4 * (double)index;
+      all->kinds[count] = words.kinds[index];
+      all->targets[count] = words.targets[index];
+      all->extras[count] = words.shifts[index];
+    }
+    count++;
+  }
+  return count;
+}
+
 /* ---- prediction.ts -------------------------------------------------------------------------------------- */
 
 #define EXACT_BITS 18
@@ -296,6 +418,7 @@ struct tables {
   int32_t section_count;
   /* Which old segment, new segment and section was the last; -1: none. */
   int32_t *last;
+  double *pages;
   const double *starts;
   const int32_t *owners;
   const uint32_t *marks;
@@ -537,9 +660,56 @@ static double cut(uint8_t kind, double value) {
     case KIND_SELF32:
     case KIND_TABLE32:
       return to_int32(value);
+    case KIND_BRANCH26:
+      return sign_of((uint32_t)to_int32(value), 26);
+    case KIND_BRANCH19:
+      return sign_of((uint32_t)to_int32(value), 19);
+    case KIND_BRANCH14:
+      return sign_of((uint32_t)to_int32(value), 14);
+    case KIND_PAGE21:
+    case KIND_NEAR21:
+      return sign_of((uint32_t)to_int32(value), 21);
+    case KIND_LOW12:
+      return to_int32(value) & 0xfff;
     default:
       return (uint32_t)to_int32(value);
   }
+}
+
+/* fields.ts: writeField */
+static void write_field(uint8_t *field, uint8_t kind, double value) {
+  const uint32_t number = (uint32_t)to_int32(value);
+  uint32_t mask, bits;
+  switch (kind) {
+    case KIND_RELATIVE8:
+      *field = (uint8_t)number;
+      return;
+    case KIND_ABSOLUTE64:
+    case KIND_LENGTH64:
+      write_u32(field + 4, (uint32_t)to_int32(floor_shift(value, 32)));
+      write_u32(field, number);
+      return;
+    case KIND_BRANCH26:
+      mask = 0x03ffffff, bits = number;
+      break;
+    case KIND_BRANCH19:
+      mask = 0x00ffffe0, bits = number << 5;
+      break;
+    case KIND_BRANCH14:
+      mask = 0x0007ffe0, bits = number << 5;
+      break;
+    case KIND_PAGE21:
+    case KIND_NEAR21:
+      mask = 0x60ffffe0, bits = (number & 3) << 29 | (number << 3 & 0x00ffffe0);
+      break;
+    case KIND_LOW12:
+      mask = 0x003ffc00, bits = number << 10;
+      break;
+    default:
+      write_u32(field, number);
+      return;
+  }
+  write_u32(field, (read_u32(field) & ~mask) | (bits & mask));
 }
 
 /* `predict` from one reference on. @return the first that is left to the TypeScript, `count` if none is. */
@@ -576,18 +746,28 @@ static size_t predict(struct tables *t, const struct found *all, uint8_t *piece,
         value = round_half_up((target - extra) / 24);
         break;
       case KIND_SELF32:
+      case KIND_NEAR21:
         value = target - address;
+        break;
+      case KIND_BRANCH26:
+      case KIND_BRANCH19:
+      case KIND_BRANCH14:
+        value = floor_shift(target - address, 2);
+        break;
+      case KIND_PAGE21:
+        value = floor_shift(target, PAGE_BITS) - floor_shift(address, PAGE_BITS);
+        break;
+      case KIND_LOW12:
+        value = floor(ldexp(fmod(target, PAGE), -(int)extra));
         break;
       default: /* absolute, or a length */
         value = target;
     }
     const double predicted = cut(kind, value);
     if (!fix(fixes, predicted, &value)) return index;
-    uint8_t *field = piece + (size_t)at; /* fields.ts: writeField */
-    if (kind == KIND_RELATIVE8) *field = (uint8_t)to_int32(value);
-    else write_u32(field, (uint32_t)to_int32(value));
-    if (WIDTH[kind] == 8) write_u32(field + 4, (uint32_t)to_int32(floor_shift(value, 32)));
-    double young; /* fields.ts: targetFor */
+    uint8_t *field = piece + (size_t)at;
+    write_field(field, kind, value);
+    double young; /* fields.ts: targetFor; copier.ts: pagedTarget */
     switch (kind) {
       case KIND_RELATIVE8: /* Too near to be worth remembering. */
       case KIND_LENGTH32:
@@ -607,7 +787,19 @@ static size_t predict(struct tables *t, const struct found *all, uint8_t *piece,
         young = 24 * value + extra;
         break;
       case KIND_SELF32:
+      case KIND_NEAR21:
         young = value + address;
+        break;
+      case KIND_BRANCH26:
+      case KIND_BRANCH19:
+      case KIND_BRANCH14:
+        young = address + 4 * value;
+        break;
+      case KIND_PAGE21:
+        t->pages[*field & 31] = (floor_shift(address, PAGE_BITS) + value) * PAGE;
+        continue;
+      case KIND_LOW12:
+        young = t->pages[(read_u32(field) >> 5) & 31] + ldexp(value, (int)extra);
         break;
       default:
         young = value;
@@ -671,13 +863,13 @@ static napi_value Begin(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-/* native.ts: sweep(bytes, memory, job). */
+/* native.ts: sweep(bytes, memory, job, aarch64). */
 static napi_value Sweep(napi_env env, napi_callback_info info) {
-  size_t given = 3;
-  napi_value at[3], result;
+  size_t given = 4;
+  napi_value at[4], result;
   struct array bytes, numbers;
   struct found all;
-  if (napi_get_cb_info(env, info, &given, at, NULL, NULL) != napi_ok || given < 3 ||
+  if (napi_get_cb_info(env, info, &given, at, NULL, NULL) != napi_ok || given < 4 ||
       !take_array(env, at[0], napi_uint8_array, &bytes) || !take_found(env, at[1], &all) ||
       !take_array(env, at[2], napi_float64_array, &numbers) || numbers.length * sizeof(double) != sizeof(struct sweep))
     return fail(env, "sweep: not the arrays that it needs");
@@ -686,7 +878,10 @@ static napi_value Sweep(napi_env env, napi_callback_info info) {
   if (!is_count(s->from, SAFE_MAX) || !is_count(s->start, SAFE_MAX) || !is_count(s->end, SAFE_MAX) ||
       !is_count(s->offset, SAFE_MAX) || !is_count(s->count, (double)all.room))
     return fail(env, "sweep: a number that does not fit");
-  if (napi_create_double(env, (double)sweep_x86(&all, s, bytes.data, bytes.length), &result) != napi_ok) return NULL;
+  bool aarch64;
+  if (napi_get_value_bool(env, at[3], &aarch64) != napi_ok) return fail(env, "sweep: of no machine");
+  const size_t count = (aarch64 ? sweep_aarch64 : sweep_x86)(&all, s, bytes.data, bytes.length);
+  if (napi_create_double(env, (double)count, &result) != napi_ok) return NULL;
   return result;
 }
 
@@ -705,7 +900,7 @@ static bool take_named(napi_env env, napi_value object, const char *name, napi_t
 /* native.ts: bind(tables). The arrays live as long as the object that they are properties of; it is frozen. */
 static napi_value Bind(napi_env env, napi_callback_info info) {
   enum { EXACT_KEYS, EXACT_MOVES, EXACT_SURE, EXACT_SEEN, NEAR_KEYS, NEAR_MOVES, NEWS, OLDS, LENGTHS, OLD_SEGMENTS,
-         NEW_SEGMENTS, SECTIONS, LAST, STARTS, OWNERS, MARKS, JOB, ARRAYS };
+         NEW_SEGMENTS, SECTIONS, LAST, PAGES, STARTS, OWNERS, MARKS, JOB, ARRAYS };
   static const struct {
     const char *name;
     napi_typedarray_type type;
@@ -724,6 +919,7 @@ static napi_value Bind(napi_env env, napi_callback_info info) {
       [NEW_SEGMENTS] = {"newSegments", napi_float64_array, 0},
       [SECTIONS] = {"sections", napi_float64_array, 0},
       [LAST] = {"last", napi_int32_array, LASTS},
+      [PAGES] = {"pages", napi_float64_array, REGISTERS},
       [STARTS] = {"starts", napi_float64_array, 0},
       [OWNERS] = {"owners", napi_int32_array, 0},
       [MARKS] = {"marks", napi_uint32_array, 0},
@@ -750,6 +946,7 @@ static napi_value Bind(napi_env env, napi_callback_info info) {
       .old_segments = all[OLD_SEGMENTS].data, .old_count = (int32_t)(all[OLD_SEGMENTS].length / 4),
       .new_segments = all[NEW_SEGMENTS].data, .new_count = (int32_t)(all[NEW_SEGMENTS].length / 4),
       .sections = all[SECTIONS].data, .section_count = (int32_t)(all[SECTIONS].length / 3), .last = all[LAST].data,
+      .pages = all[PAGES].data,
       .starts = all[STARTS].data, .owners = all[OWNERS].data, .stretches = all[STARTS].length,
       .marks = all[MARKS].data, .mark_count = all[MARKS].length, .job = all[JOB].data, .range = -1,
   };
