@@ -14,7 +14,7 @@ import { rowName, rows, stepName } from '#test/faults/rows.ts';
 
 const USAGE = `usage: npm run bench -- faults [options]
 
-  --only TEXT      only rows whose name holds it
+  --only TEXT      only rows whose name holds it; several times: any of them
   --gate           the strict rotor gate between app and tty
   --trace          the agent's events of each row
   --markdown FILE  the table of docs/fault-matrix.md
@@ -22,17 +22,17 @@ const USAGE = `usage: npm run bench -- faults [options]
 `;
 const { values, refuse } = commandLine(USAGE, {
   options: {
-    only: { type: 'string', default: '' },
+    only: { type: 'string', multiple: true, default: [''] },
     gate: { type: 'boolean', default: false },
     trace: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     markdown: { type: 'string' },
   },
 });
-const chosen = rows().filter((row) => rowName(row).includes(values.only));
+const chosen = rows().filter((row) => values.only.some((text) => rowName(row).includes(text)));
 if (chosen.length === 0) {
   refuse(
-    `no row's name holds "${values.only}"; there is, for one, ${rows().slice(0, 3).map(rowName).join(', ')}`,
+    `no row's name holds "${values.only.join('" or "')}"; there is, for one, ${rows().slice(0, 3).map(rowName).join(', ')}`,
   );
 }
 const say = (text: string) => process.stderr.write(`${text}\n`);

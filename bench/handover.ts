@@ -108,6 +108,8 @@ try {
   for (let i = 0; i < load; i += 1)
     await scope.use('busy loop', busyLoop, (child) => void child.kill('SIGKILL'));
   for (let i = 0; i < count; i += 1) {
+    // A charge is some 18 minutes.
+    await world.sim.setBattery(100);
     const round = await handOver(world, i % 2 === 0 ? 'v2' : 'v1');
     rounds.push(round);
     const { during, ordinary, tookMs, to } = round;

@@ -1,8 +1,9 @@
 /**
  * Loaded before a process of the handover (`node --import`): does one fault at one step, as a plan says.
  *
- * Runs in V1, V2 and the agent alike; it wraps the socket that they speak the protocol on, nothing else. The plan is
- * read when a message passes, and taken before the fault is done: one fault a plan, whoever it is for.
+ * Runs in V1, V2 and the agent alike; it wraps the socket that they speak the protocol on, nothing else: not the one that a candidate
+ * practises on (handover/rehearsal.ts), which the same messages pass. The plan is read when a message passes, and taken before the fault
+ * is done: one fault a plan, whoever it is for.
  *
  *   FAULT_MODULES  folder of line-socket and native (with their ending, FAULT_ENDING)
  *   FAULT_PLAN     path of the plan: { who, way, type, resource?, fault }
@@ -21,13 +22,25 @@ if (FAULT_MODULES && FAULT_PLAN) {
   const { native } = await import(`${FAULT_MODULES}/native${FAULT_ENDING}`);
   const FLOOD_LINES = 5_000;
   const STAND_MS_MAX = 5_000;
-  /** By socket, as last written to. */
+  /** By socket. */
   const descriptors = new WeakMap();
   let written;
   const rawSend = native.send;
   native.send = (fd, ...rest) => {
     written = fd;
     return rawSend.call(native, fd, ...rest);
+  };
+  /** Both ends of each pair that this process made: what it says there, it says to itself. */
+  const pairs = new Set();
+  const { socketPair: rawPair, close: rawClose } = native;
+  native.socketPair = () => {
+    const pair = rawPair.call(native);
+    for (const fd of pair) pairs.add(fd);
+    return pair;
+  };
+  native.close = (fd) => {
+    pairs.delete(fd);
+    return rawClose.call(native, fd);
   };
 
   // The first process of a container cannot kill or stop itself: it stands still here until it is done from outside.
@@ -54,8 +67,9 @@ if (FAULT_MODULES && FAULT_PLAN) {
       if (fd !== undefined) rawSend.call(native, fd, bytes, 0, bytes.length, []);
     },
   };
-  const planned = (way, message) => {
-    if (message.type === 'SNAP') return undefined;
+  /** An app has said HELLO before anything else passes. */
+  const planned = (socket, way, message) => {
+    if (message.type === 'SNAP' || pairs.has(descriptors.get(socket))) return undefined;
     try {
       const plan = JSON.parse(readFileSync(FAULT_PLAN, 'utf8'));
       const fits =
@@ -74,9 +88,10 @@ if (FAULT_MODULES && FAULT_PLAN) {
 
   const { send, start } = LineSocket.prototype;
   LineSocket.prototype.send = function (message, ...rest) {
-    const fault = planned('send', message);
+    const fault = planned(this, 'send', message);
     const sent = send.call(this, message, ...rest);
-    if (written !== undefined) descriptors.set(this, written);
+    // The first of each is written at once.
+    if (written !== undefined && !descriptors.has(this)) descriptors.set(this, written);
     fault?.(this);
     return sent;
   };
@@ -84,7 +99,7 @@ if (FAULT_MODULES && FAULT_PLAN) {
     return start.call(this, {
       ...handlers,
       onMessage: (message, received) => {
-        planned('hear', message)?.(this);
+        planned(this, 'hear', message)?.(this);
         handlers.onMessage(message, received);
       },
     });

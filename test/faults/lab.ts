@@ -9,7 +9,7 @@ import type { Result, Row } from './rows.ts';
 
 export interface Seen {
   readonly row: Row;
-  /** Whether the step came at all. */
+  /** Whether the step came at all, and in the handover itself. */
   readonly done: boolean;
   readonly result: Result | 'nobody';
   readonly held: boolean;
@@ -28,6 +28,13 @@ const SETTLED_MS_MAX = 20_000;
 const RESTART_MS = 1_000;
 /** After the end: the owner is seen to command. */
 const CALM_MS = 300;
+
+/**
+ * What is said in a rehearsal is no step: by then the agent has told how far the handover itself is. Its own end may have cost what it
+ * was about to tell.
+ */
+const hasCome = ({ who, step: { stage } }: Row, told: ReadonlySet<string>): boolean =>
+  who === 'agent' || stage === 'cold' || told.has(stage === 'warm' ? 'handover.ready' : 'handover.release');
 
 export class FaultLab {
   readonly #world: World;
@@ -77,6 +84,8 @@ export class FaultLab {
     const seen = (await world.hub.events()).at(-1)?.id ?? 0;
     const startUs = nowUs();
     const { who, fault, step } = row;
+    // All rows take longer than a charge, and an empty one hovers no more.
+    await world.sim.setBattery(100);
     const { stage: _, ...where } = step;
     writeFileSync(`${this.#plan}.new`, JSON.stringify({ who, fault, ...where }));
     renameSync(`${this.#plan}.new`, this.#plan);
@@ -94,6 +103,7 @@ export class FaultLab {
     await world.pause(CALM_MS);
     const judged = await world.sim.judge(startUs, nowUs());
     const events = await world.hub.events(seen);
+    done &&= hasCome(row, new Set(events.map(({ type }) => type)));
     const landed = events.some(({ type }) => type === 'failsafe');
     const result = landed ? 'failsafe' : await this.#result(judged);
     const told = events.filter(({ type }) => /^update\.|failsafe/.test(type)).at(-1);
