@@ -4,6 +4,7 @@ import { type Basis, basisFromLayers, inspectDelta, memoryAccess, openDelta } fr
 import { LIMITS } from '#deltas/limits.ts';
 import {
   apply,
+  between,
   codeOf,
   columnsOf,
   layerOf,
@@ -18,27 +19,16 @@ import {
   sha256,
   source,
   tarOf,
+  tarOfFiles,
 } from '#test/deltas-kit.ts';
 
-type Files = Record<string, string>;
-const tar = (files: Files): Buffer =>
-  tarOf(Object.entries(files).map(([name, content]) => ({ name, content })));
-
-/** There and back, which must be exact. */
-async function between(old: Files, young: Files, listing: 'auto' | 'never' = 'never') {
-  const made = await roundTrip([tar(old)], [tar(young)], listing);
-  expect(made.same).toBe(true);
-  const layer = made.summary.layers[0];
-  if (layer === undefined) throw new Error('no layer');
-  return { ...made, layer, bytes: made.artifact.length };
-}
-
-const tree = (count: number, lines: number, seed = 'file'): Files =>
+type Texts = Record<string, string>;
+const tree = (count: number, lines: number, seed = 'file'): Texts =>
   Object.fromEntries(
     Array.from({ length: count }, (_, at) => [`src/${seed}-${at}.ts`, source(lines, `${seed} ${at}`)]),
   );
 /** The same few lines put into each file, and others into each its own. */
-const edited = (files: Files): Files =>
+const edited = (files: Texts): Texts =>
   Object.fromEntries(
     Object.entries(files).map(([path, text]) => {
       const lines = text.split('\n');
@@ -53,7 +43,7 @@ const edited = (files: Files): Files =>
   );
 
 /** A letter of each line is the next one: told by what differs, not by what stayed. */
-const counted = (files: Files): Files =>
+const counted = (files: Texts): Texts =>
   Object.fromEntries(
     Object.entries(files).map(([path, text]) => [
       path,
@@ -145,7 +135,7 @@ describe('small files that changed', () => {
   });
 
   test('are refused by a reader that is to do without', async () => {
-    const { summary } = await make([tar(files)], [tar(edited(files))], 'never', 'never');
+    const { summary } = await make([tarOfFiles(files)], [tarOfFiles(edited(files))], 'never', 'never');
     expect(summary.layers[0]?.grouped.files).toBe(0);
   });
 });
@@ -156,7 +146,7 @@ describe.each([
 ] as const)('a group %s', (_form, change, form) => {
   const old = tree(6, 40);
   const young = change(old);
-  const [basisTar, targetTar] = [tar(old), tar(young)];
+  const [basisTar, targetTar] = [tarOfFiles(old), tarOfFiles(young)];
   const basis = memoryBasis(
     Object.fromEntries(Object.entries(old).map(([path, text]) => [path, Buffer.from(text)])),
   );

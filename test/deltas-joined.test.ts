@@ -17,35 +17,24 @@ import { SampleRate, Sampler, sorted } from '#deltas/sketch.ts';
 import { Coverage, SketchIndex } from '#deltas/sketch-index.ts';
 import {
   apply,
+  between,
   changeColumn,
   codeOf,
   columnsOf,
+  type Files,
   make,
   memoryBasis,
   noise,
   type OpenSection,
   replaceColumn,
   reseal,
-  roundTrip,
   sha256,
   source,
-  tarOf,
+  tarOfFiles,
 } from '#test/deltas-kit.ts';
 
-type Files = Record<string, string | Buffer>;
-const tar = (files: Files): Buffer =>
-  tarOf(Object.entries(files).map(([name, content]) => ({ name, content })));
 const lines = (text: string, from: number, to: number): string =>
   `${text.split('\n').slice(from, to).join('\n')}\n`;
-
-/** There and back, which must be exact. */
-async function between(old: Files, young: Files, listing: 'auto' | 'never' = 'never') {
-  const made = await roundTrip([tar(old)], [tar(young)], listing);
-  expect(made.same).toBe(true);
-  const layer = made.summary.layers[0];
-  if (layer === undefined) throw new Error('no layer');
-  return { ...made, layer, bytes: made.artifact.length };
-}
 
 describe('a sketch', () => {
   const sketch = (bytes: Uint8Array, cut = bytes.length, rate = new SampleRate()): Uint32Array => {
@@ -335,12 +324,12 @@ describe('a hostile artifact', () => {
   const old: Record<string, Buffer> = Object.fromEntries(
     Array.from({ length: 5 }, (_, at) => [`src/${at}.js`, Buffer.from(source(150, `hostile ${at}`))]),
   );
-  const young = tar({ 'dist/all.js': `// all\n${Object.values(old).join('\n')}`, last: 'last' });
+  const young = tarOfFiles({ 'dist/all.js': `// all\n${Object.values(old).join('\n')}`, last: 'last' });
   const basis = memoryBasis(old);
   let artifact: Buffer;
   let listed: Buffer;
   beforeAll(async () => {
-    artifact = (await make([tar(old)], [young])).artifact;
+    artifact = (await make([tarOfFiles(old)], [young])).artifact;
     const more = Object.fromEntries(
       Array.from({ length: 300 }, (_, at) => [
         `src/${noise(9, `${at}`).toString('hex')}.js`,
@@ -348,8 +337,8 @@ describe('a hostile artifact', () => {
       ]),
     );
     const files = { ...old, ...more };
-    const target = tar({ ...more, 'dist/all.js': Object.values(old).join('\n') });
-    listed = (await make([tar(files)], [target], 'auto')).artifact;
+    const target = tarOfFiles({ ...more, 'dist/all.js': Object.values(old).join('\n') });
+    listed = (await make([tarOfFiles(files)], [target], 'auto')).artifact;
   });
   const outcome = (bytes: Buffer, from = basis): Promise<string> =>
     codeOf(async () => {
@@ -477,8 +466,8 @@ describe('a hostile artifact', () => {
 
 test('inspection shows every file that one is made from', async () => {
   const texts = Array.from({ length: 3 }, (_, at) => source(90, `shown ${at}`));
-  const old = tar(Object.fromEntries(texts.map((text, at) => [`src/${at}.js`, text])));
-  const { artifact } = await make([old], [tar({ 'all.js': texts.join('') })]);
+  const old = tarOfFiles(Object.fromEntries(texts.map((text, at) => [`src/${at}.js`, text])));
+  const { artifact } = await make([old], [tarOfFiles({ 'all.js': texts.join('') })]);
   const delta = await openDelta(memoryAccess(artifact));
   expect([...(await delta.basisPaths())].sort()).toEqual(['src/0.js', 'src/1.js', 'src/2.js']);
   const inspection = await inspectDelta(delta);

@@ -179,6 +179,19 @@ export async function roundTrip(
   return { ...made, same };
 }
 
+export type Files = Record<string, string | Buffer>;
+
+export const tarOfFiles = (files: Files): Buffer =>
+  tarOf(Object.entries(files).map(([name, content]) => ({ name, content })));
+
+/** There and back, which must be exact. */
+export async function between(old: Files, young: Files, listing: 'auto' | 'never' = 'never') {
+  const made = await roundTrip([tarOfFiles(old)], [tarOfFiles(young)], listing);
+  const layer = made.summary.layers[0];
+  if (!made.same || layer === undefined) throw new Error('it did not come back');
+  return { ...made, layer, bytes: made.artifact.length };
+}
+
 /** The DeltaError that `run` ends with, as its code; anything else is thrown on. */
 export async function codeOf(run: () => Promise<unknown>): Promise<string> {
   try {
