@@ -153,7 +153,7 @@ export class FileEncoder {
     }
     if (keep !== true) return { type: 'literal' };
     const young = Buffer.concat(parts, bytes);
-    const ways = [literal(young, await this.#cost([young])), await this.#opened(young, NO_BASIS)];
+    const ways = [await this.#asIs(young), await this.#opened(young, NO_BASIS)];
     return await this.#write(ways, young);
   }
 
@@ -166,6 +166,10 @@ export class FileEncoder {
       sum += Math.max(8, (await compress(raw, Math.min(this.#level, 12))).length - SHARED_BYTES);
     }
     return sum;
+  }
+
+  async #asIs(young: Buffer): Promise<Way> {
+    return literal(young, await this.#cost([young]));
   }
 
   async #joined(young: Buffer, files: readonly BasisFile[]): Promise<Way | undefined> {
@@ -217,7 +221,7 @@ export class FileEncoder {
     });
     const sinks = { solid: sink('solid'), patches: sink('patches'), frames: sink('frames') };
     const windows = await new WindowEncoder(sinks, this.#level).encode(once(young), young.length, basis);
-    const ways = [literal(young, await this.#cost([young]))];
+    const ways = [await this.#asIs(young)];
     if (windows.every(({ codec }) => codec === 'literal')) return ways;
     const of = (to: keyof FileSinks): Uint8Array[] =>
       writes.filter((one) => one.to === to).map((one) => one.bytes);
@@ -235,8 +239,7 @@ export class FileEncoder {
     // What cannot be compressed alone shares nothing with others either.
     const part = alone < young.length / 2 ? GROUPED_PART : 1;
     const cost = Math.max(8, part * alone - GROUPED_SAVES_BYTES);
-    const plain = literal(young, await this.#cost([young]));
-    return [{ made: { type: 'grouped', young, old }, cost, writes: [] }, plain];
+    return [{ made: { type: 'grouped', young, old }, cost, writes: [] }, await this.#asIs(young)];
   }
 
   /** The same ways, with the streams of both files opened. */
@@ -250,7 +253,7 @@ export class FileEncoder {
       basis.size === 0
         ? []
         : [await this.#moves(opened.young, [openedBasis]), ...(await this.#small(opened.young, openedBasis))];
-    const plain = literal(opened.young, await this.#cost([opened.young]));
+    const plain = await this.#asIs(opened.young);
     const { made, cost, writes }: Way = cheapest([...ways, plain]) ?? plain;
     if (made.type === 'streams' || made.type === 'grouped') return undefined;
     return {

@@ -25,7 +25,7 @@ export interface GroupedContent {
 
 export class GroupReader {
   readonly #section: RawSection;
-  readonly #contents: AsyncIterator<GroupedContent>;
+  readonly #contents: AsyncGenerator<GroupedContent>;
   readonly #open: (path: string) => Promise<BasisFile>;
   /** What is left of the group. */
   #held: Buffer = Buffer.alloc(0);
@@ -36,11 +36,11 @@ export class GroupReader {
    */
   constructor(
     section: RawSection,
-    contents: AsyncIterable<GroupedContent>,
+    contents: AsyncGenerator<GroupedContent>,
     open: (path: string) => Promise<BasisFile>,
   ) {
     this.#section = section;
-    this.#contents = contents[Symbol.asyncIterator]();
+    this.#contents = contents;
     this.#open = open;
   }
 
@@ -50,6 +50,16 @@ export class GroupReader {
     const content = this.#held.subarray(0, length);
     this.#held = this.#held.subarray(length);
     return content;
+  }
+
+  /** @throws DeltaError `CORRUPT` when bytes are left over */
+  finish(): void {
+    this.#section.finish();
+  }
+
+  async close(): Promise<void> {
+    await this.#section.close();
+    await this.#contents.return(undefined);
   }
 
   async #length(bytesMax: number = LIMITS.groupBytesMax): Promise<number> {

@@ -4,7 +4,7 @@ import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import { decompress } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import type { GroupedContent } from '#deltas/group-reader.ts';
-import { basisOf } from '#deltas/index-format.ts';
+import { basisOf, type Item } from '#deltas/index-format.ts';
 import { IndexReader } from '#deltas/index-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
 
@@ -26,19 +26,28 @@ export async function* indexBlocks(
   }
 }
 
+/** What a layer's contents are made of, in the index's order. */
+async function* contentsOf(
+  delta: DeltaReader,
+  layer: HeaderLayer,
+  list: List | undefined,
+): AsyncGenerator<Extract<Item, { kind: 'content' }>> {
+  for await (const block of indexBlocks(delta, layer, list)) {
+    while (!block.ended) {
+      const item = block.next();
+      if (item.kind === 'content') yield item;
+    }
+  }
+}
+
 /** A layer's grouped contents, ahead of the items that use them. */
 export async function* groupedContents(
   delta: DeltaReader,
   layer: HeaderLayer,
   list: List | undefined,
 ): AsyncGenerator<GroupedContent> {
-  for await (const block of indexBlocks(delta, layer, list)) {
-    while (!block.ended) {
-      const item = block.next();
-      if (item.kind === 'content' && item.content.type === 'grouped')
-        yield { length: item.length, path: item.content.path };
-    }
-  }
+  for await (const { length, content } of contentsOf(delta, layer, list))
+    if (content.type === 'grouped') yield { length, path: content.path };
 }
 
 /**
@@ -52,13 +61,8 @@ export async function basisPaths(delta: DeltaReader, basis?: Pick<Basis, 'list'>
   const list = listDigest === undefined ? undefined : await listBasis(basis ?? {}, listDigest);
   const paths = new Set<string>();
   for (const layer of layers) {
-    for await (const block of indexBlocks(delta, layer, list)) {
-      while (!block.ended) {
-        const item = block.next();
-        if (item.kind !== 'content') continue;
-        for (const path of basisOf(item.content)) paths.add(path);
-      }
-    }
+    for await (const { content } of contentsOf(delta, layer, list))
+      for (const path of basisOf(content)) paths.add(path);
   }
   return paths;
 }

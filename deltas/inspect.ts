@@ -8,7 +8,7 @@
 import { type DeltaReader, openDelta } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
-import { groupedContents, indexBlocks } from '#deltas/index-blocks.ts';
+import { indexBlocks } from '#deltas/index-blocks.ts';
 import { basisOf, type Content, type Patched, type Window } from '#deltas/index-format.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
@@ -47,7 +47,7 @@ export interface Inspection {
   layers: InspectedLayer[];
 }
 
-type Ratios = Record<'solid' | 'patches' | 'moves' | 'streams' | 'groups', number>;
+type Ratios = Record<'solid' | 'patches' | 'moves' | 'streams', number>;
 
 /** Codecs of what is patched, and its share of the sections. */
 function inspectPatched(
@@ -84,10 +84,7 @@ function inspectContent(path: string, length: number, content: Content, ratios: 
     Object.assign(file, inspectPatched(made, ratios));
     file.storedBytesEstimate += 2 * LIMITS.checkBytes;
   }
-  if (content.type === 'grouped') {
-    file.codecs = ['grouped'];
-    file.storedBytesEstimate = length * ratios.groups;
-  }
+  if (content.type === 'grouped') file.codecs = ['grouped'];
   if (content.type === 'solid') file.storedBytesEstimate = length * ratios.solid;
   if (content.type === 'streams') {
     file.codecs.unshift('streams');
@@ -97,16 +94,6 @@ function inspectContent(path: string, length: number, content: Content, ratios: 
   }
   file.storedBytesEstimate = Math.round(file.storedBytesEstimate);
   return file;
-}
-
-async function groupedBytes(
-  delta: DeltaReader,
-  layer: DeltaReader['header']['layers'][number],
-  list: List | undefined,
-): Promise<number> {
-  let sum = 0;
-  for await (const { length } of groupedContents(delta, layer, list)) sum += length;
-  return sum;
 }
 
 async function inspectLayer(delta: DeltaReader, at: number, list: List | undefined): Promise<InspectedLayer> {
@@ -135,7 +122,6 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
     patches: ratio('patches'),
     moves: ratio('moves'),
     streams: ratio('streams'),
-    groups: sections.groups.storedBytes / Math.max(await groupedBytes(delta, layer, list), 1),
   };
   const files: InspectedFile[] = [];
   for await (const block of indexBlocks(delta, layer, list)) {
@@ -150,6 +136,11 @@ async function inspectLayer(delta: DeltaReader, at: number, list: List | undefin
       files.push(inspectContent(path, item.length, item.content, ratios));
     }
   }
+  // What each takes of its group does not show: a share by its length.
+  const grouped = files.filter(({ codecs }) => codecs.includes('grouped'));
+  const groupedBytes = grouped.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (const file of grouped)
+    file.storedBytesEstimate = Math.round((file.bytes * sections.groups.storedBytes) / groupedBytes);
   return { ...inspected, files };
 }
 

@@ -9,7 +9,7 @@ import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
 import type { Basis, BasisFile, List } from '#deltas/basis.ts';
 import { type Compression, decompress, SectionReader } from '#deltas/compression.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
-import { type GroupedContent, GroupReader } from '#deltas/group-reader.ts';
+import { GroupReader } from '#deltas/group-reader.ts';
 import { groupedContents } from '#deltas/index-blocks.ts';
 import type { Content, Patched, StreamsContent, Window } from '#deltas/index-format.ts';
 import { JoinedFile } from '#deltas/joined-file.ts';
@@ -34,9 +34,7 @@ export class Sources {
   readonly #scratchDirectory: string;
   readonly #budget = new Budget();
   readonly #frames: RawSection | undefined;
-  readonly #groups:
-    | { section: RawSection; contents: AsyncGenerator<GroupedContent>; reader: GroupReader }
-    | undefined;
+  readonly #groups: GroupReader | undefined;
   /** Basis files copied since the last checkpoint: when that fails, one of them is not what it was. Others were compared before. */
   suspects = new Set<string>();
 
@@ -64,12 +62,11 @@ export class Sources {
     this.#frames = raw('frames');
     const groups = raw('groups');
     if (groups !== undefined) {
-      const contents = groupedContents(delta, layer, list);
       const open = async (path: string): Promise<BasisFile> => {
         const file = await this.#open(path);
         return { ...this.#guarded(file, path), close: async () => await file.close?.() };
       };
-      this.#groups = { section: groups, contents, reader: new GroupReader(groups, contents, open) };
+      this.#groups = new GroupReader(groups, groupedContents(delta, layer, list), open);
     }
   }
 
@@ -135,7 +132,7 @@ export class Sources {
     } else if (content.type === 'solid') {
       yield* this.solid(length);
     } else if (content.type === 'grouped') {
-      yield await named(this.#groups, 'groups').reader.take(length);
+      yield await named(this.#groups, 'groups').take(length);
     } else if (content.type === 'streams') {
       yield* this.#checked(this.#closed(content), length, content);
     } else if (content.type === 'joined') {
@@ -297,14 +294,13 @@ export class Sources {
   async finish(): Promise<void> {
     for (const reader of this.#readers.values()) await reader.finish();
     this.#frames?.finish();
-    this.#groups?.section.finish();
+    this.#groups?.finish();
   }
 
   async close(): Promise<void> {
     for (const reader of this.#readers.values()) await reader.close();
     await this.#frames?.close();
-    await this.#groups?.section.close();
-    await this.#groups?.contents.return(undefined);
+    await this.#groups?.close();
   }
 }
 

@@ -240,10 +240,10 @@ it.runIf(builds)('the door takes no arrays but those that it needs, nor numbers 
     [bytes, memory, job(0, 0, Number.NaN)],
     [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 0, 9)],
   ];
-  for (const given of wrong) {
-    expect(() => addon.sweep(...given)).toThrow(expect.objectContaining(refused));
-    expect(() => addon.sweep(...given, true)).toThrow(expect.objectContaining(refused));
-  }
+  for (const given of wrong)
+    for (const aarch64 of [false, true])
+      expect(() => addon.sweep(...given, aarch64)).toThrow(expect.objectContaining(refused));
+  expect(() => addon.sweep(bytes, memory, job())).toThrow(expect.objectContaining(refused));
   // Of no end, and more than a block: what is told is bounded by the block and the bytes.
   for (const end of [1e6, 2 ** 53 - 1])
     expect(addon.sweep(new Uint8Array(100_000), memory, job(0, 0, end, 0, 0, 2 ** 53 - 1), true)).toBe(0);
