@@ -65,23 +65,15 @@ export function bodyDigest(piece: Uint8Array): Buffer {
   return sha256(piece).subarray(0, LIMITS.digestBytes);
 }
 
-/** Prelude and header; the codecs follow from the sections, and from what the index uses. */
-export function writeHeader(
-  header: Omit<Header, 'codecs'> & {
-    longNames?: boolean;
-    joined?: boolean;
-    movedNames?: boolean;
-    words?: boolean;
-  },
-): Buffer {
+/**
+ * Prelude and header.
+ * @param needs codecs beside those that follow from the sections
+ */
+export function writeHeader(header: Omit<Header, 'codecs'>, needs: Iterable<Codec> = []): Buffer {
   const out = new ByteWriter();
   out.bytes(header.basisId);
   out.bytes(header.targetId);
-  const used = new Set<Codec>(['columns-1', 'zstd']);
-  if (header.longNames === true) used.add('long-names');
-  if (header.joined === true) used.add('joined-1');
-  if (header.movedNames === true) used.add('moved-names');
-  if (header.words === true) used.add('words-1');
+  const used = new Set<Codec>(['columns-1', 'zstd', ...needs]);
   for (const { sections } of header.layers) {
     for (const section of sections) {
       used.add(section.codec);

@@ -31,6 +31,8 @@ export const CODECS = {
   'words-1': 12,
   /** The index's operation 8: small contents compressed together, see docs/delta-format.md §4.8. */
   'grouped-1': 13,
+  /** Basis files are known by 4 bytes, and contents by the checkpoints alone, see docs/delta-format.md §3. */
+  'crc-32': 14,
 } as const;
 export type Codec = keyof typeof CODECS;
 

@@ -5,7 +5,6 @@
  *
  * Invariant: what was not chosen leaves nothing in the sinks.
  */
-import { createHash } from 'node:crypto';
 import type { BasisFile } from '#deltas/basis.ts';
 import { compress } from '#deltas/compression.ts';
 import { GroupWriter } from '#deltas/group-writer.ts';
@@ -31,8 +30,8 @@ type Patch =
       ranges: number;
       references: { count: number; wrong: number };
       words: boolean;
-      /** For several, SHA-256 of all of them, one behind the other; undefined for the first alone. */
-      joinedDigest: Buffer | undefined;
+      /** Of all basis files, one behind the other; or of the first alone. */
+      isJoined: boolean;
     };
 
 export type EncodedFile =
@@ -64,10 +63,10 @@ interface Way {
 
 /** A second compressed section beside others costs less than alone: headers, and what it shares with them. */
 const SHARED_BYTES = 24;
-/** Two checks, lengths and a reference: what any patch costs. */
-const PATCH_BYTES = 24;
-/** What opening costs: lengths, a second check where there is a basis. */
-const OPENED_BYTES = 16;
+/** A check, lengths and a reference: what any patch costs. */
+const PATCH_BYTES = 12;
+/** What opening costs: lengths. */
+const OPENED_BYTES = 8;
 /** About what a change costs that is compressed with others, of what it costs alone; and what its frame takes beside that. */
 const GROUPED_PART = 0.85;
 const GROUPED_SAVES_BYTES = 20;
@@ -189,21 +188,16 @@ export class FileEncoder {
     // Of data it is not known beforehand how close ranges should be looked for.
     if (found?.references.count === 0 && old.length + young.length <= LIMITS.movesTriesBytesMax)
       ways.push(...(await gradedMoves(old, young, ['fine', 'coarse'])));
-    return cheapest(await Promise.all(ways.map((moved) => this.#moved(moved, old, files.length))));
+    return cheapest(await Promise.all(ways.map((moved) => this.#moved(moved, files.length))));
   }
 
-  async #moved(
-    moved: EncodedMoves | undefined,
-    old: Uint8Array,
-    fileCount: number,
-  ): Promise<Way | undefined> {
+  async #moved(moved: EncodedMoves | undefined, fileCount: number): Promise<Way | undefined> {
     if (moved === undefined || moved.copiedBytes === 0) return undefined;
     const { chunks, literals, ranges, references, words } = moved;
     const length = (list: Uint8Array[]): number => list.reduce((sum, one) => sum + one.length, 0);
-    const joinedDigest = fileCount > 1 ? createHash('sha256').update(old).digest() : undefined;
     const [movesBytes, literalBytes] = [length(chunks), length(literals)];
     return {
-      made: { type: 'moves', movesBytes, literalBytes, ranges, references, words, joinedDigest },
+      made: { type: 'moves', movesBytes, literalBytes, ranges, references, words, isJoined: fileCount > 1 },
       cost: PATCH_BYTES + FURTHER_BYTES * (fileCount - 1) + (await this.#cost(chunks, literals)),
       writes: [
         ...chunks.map((some) => ({ to: 'moves' as const, bytes: some })),

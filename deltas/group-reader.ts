@@ -1,11 +1,11 @@
 /**
  * Contents that are compressed together, by the basis files that they come from (docs/delta-format.md §4.8).
  *
- * Invariant: these files have the digest that the group says, before a byte is made with them. Memory: one group, its files, and zstd's
+ * Invariant: these files are known by the check that the group has, before a byte is made with them. Memory: one group, its files, and zstd's
  * history or brotli's: four times `groupBytesMax`, and a few hundred bytes for each of its contents.
  */
-import { createHash } from 'node:crypto';
 import type { BasisFile } from '#deltas/basis.ts';
+import { agrees } from '#deltas/check.ts';
 import { decompress, SectionReader } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import { LIMITS } from '#deltas/limits.ts';
@@ -27,21 +27,25 @@ export class GroupReader {
   readonly #section: RawSection;
   readonly #contents: AsyncGenerator<GroupedContent>;
   readonly #open: (path: string) => Promise<BasisFile>;
+  readonly #checkBytes: number;
   /** What is left of the group. */
   #held: Buffer = Buffer.alloc(0);
 
   /**
    * @param contents all of the layer's, of which as many are asked for as the present group has
    * @param open     a file that is closed by us
+   * @param checkBytes of a group's files
    */
   constructor(
     section: RawSection,
     contents: AsyncGenerator<GroupedContent>,
     open: (path: string) => Promise<BasisFile>,
+    checkBytes: number,
   ) {
     this.#section = section;
     this.#contents = contents;
     this.#open = open;
+    this.#checkBytes = checkBytes;
   }
 
   /** The next content. */
@@ -72,7 +76,7 @@ export class GroupReader {
     const form = (await this.#section.take(1))[0];
     const bytes = await this.#length();
     const oldBytes = await this.#length();
-    const check = await this.#section.take(LIMITS.checkBytes);
+    const check = await this.#section.take(this.#checkBytes);
     const old = await this.#files(await this.#paths(bytes), oldBytes, check);
     if (form === GROUP.moves) return await this.#moved(old, bytes);
     if (form !== GROUP.frame) throw new DeltaError('CORRUPT', `unknown form of a group ${form}`);
@@ -142,8 +146,7 @@ export class GroupReader {
         await file.close?.();
       }
     }
-    const digest = createHash('sha256').update(all.subarray(0, at)).digest();
-    if (at !== bytes || !digest.subarray(0, LIMITS.checkBytes).equals(check)) {
+    if (at !== bytes || !(await agrees([all], check))) {
       const names = severalNames([...paths]);
       throw new DeltaError('BASIS_MISMATCH', `one of these differs in the basis: ${names}`);
     }

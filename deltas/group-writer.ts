@@ -4,7 +4,7 @@
  *
  * Memory: about ten times a group.
  */
-import { createHash } from 'node:crypto';
+import { checkOf } from '#deltas/check.ts';
 import { compress, compressBrotli, isPlain } from '#deltas/compression.ts';
 import { GROUP } from '#deltas/group-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
@@ -49,16 +49,16 @@ export class GroupWriter {
     if (this.#contents.length === 0) return;
     const old = Buffer.concat([...this.#files.values()]);
     const young = Buffer.concat(this.#contents);
-    const head = Buffer.alloc(9 + LIMITS.checkBytes);
+    const head = Buffer.alloc(9);
     head.writeUInt32LE(young.length, 1);
     head.writeUInt32LE(old.length, 5);
-    createHash('sha256').update(old).digest().copy(head, 9, 0, LIMITS.checkBytes);
+    const check = await checkOf([old]);
     const frame = await compress(young, this.#level, old.length === 0 ? undefined : old);
     const framed = [u32(frame.length), frame];
     const moved = await smallestMoves(old, young);
     const isMoved = moved !== undefined && bytesOf(moved) < bytesOf(framed);
     head[0] = isMoved ? GROUP.moves : GROUP.frame;
-    await this.#spool.append([head, ...(isMoved ? moved : framed)]);
+    await this.#spool.append([head, check, ...(isMoved ? moved : framed)]);
     this.#contents = [];
     this.#files.clear();
     this.#bytes = 0;

@@ -14,6 +14,7 @@ export async function* indexBlocks(
   layer: HeaderLayer,
   list: List | undefined,
 ): AsyncGenerator<IndexReader> {
+  const crc = delta.header.codecs.includes('crc-32');
   for (const section of layer.sections) {
     if (section.kind !== 'index') continue;
     if (section.rawBytes > LIMITS.indexBytesMax || section.bytes > LIMITS.indexBytesMax) {
@@ -22,7 +23,7 @@ export async function* indexBlocks(
     const parts: Buffer[] = [];
     for await (const piece of delta.stream(section)) parts.push(piece);
     const block = await decompress(Buffer.concat(parts), section.rawBytes, 'a block of the index');
-    yield new IndexReader(block, list);
+    yield new IndexReader(block, list, crc);
   }
 }
 

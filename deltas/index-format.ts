@@ -32,7 +32,7 @@ export type Patched = (
 
 export interface StreamsContent {
   type: 'streams';
-  outputCheck: Buffer;
+  outputCheck?: Buffer | undefined;
   /** Its length with its streams opened, and what it takes from the section `streams`. */
   openedBytes: number;
   planBytes: number;
@@ -46,7 +46,8 @@ export type Content =
   | { type: 'solid' }
   /** From the section `groups`; path of the basis file whose content is in the group's dictionary for it. */
   | { type: 'grouped'; path: string | undefined }
-  | (Patched & { outputCheck: Buffer })
+  /** It has a check of its own only in a delta without `crc-32`. */
+  | (Patched & { outputCheck?: Buffer | undefined })
   | StreamsContent
   | {
       /** Moves over several basis files, one behind the other. */
@@ -54,7 +55,7 @@ export type Content =
       parts: Part[];
       /** Of all of them together. */
       basisCheck: Buffer;
-      outputCheck: Buffer;
+      outputCheck?: Buffer | undefined;
       movesBytes: number;
       literalBytes: number;
     };

@@ -42,12 +42,17 @@ type MadeFrom =
 export class IndexReader {
   readonly #columns: Record<Column, ByteReader>;
   readonly #state: IndexState;
+  readonly #crc: boolean;
   /** Name of the file that the last pax header belongs to, with its place in the listing. */
   #ahead: { name: string; listed: number | undefined } | undefined;
 
-  /** @throws DeltaError `CORRUPT` */
-  constructor(block: Buffer, list: List | undefined) {
+  /**
+   * @param crc whether the delta has `crc-32`
+   * @throws DeltaError `CORRUPT`
+   */
+  constructor(block: Buffer, list: List | undefined, crc: boolean) {
     this.#state = new IndexState(list);
+    this.#crc = crc;
     const reader = new ByteReader(block, 'index');
     const lengths = COLUMNS.map(() => reader.integer(LIMITS.indexBytesMax));
     this.#columns = Object.fromEntries(
@@ -66,6 +71,14 @@ export class IndexReader {
 
   check(): Buffer {
     return this.#columns.checks.bytes(LIMITS.checkBytes);
+  }
+
+  #basisCheck(): Buffer {
+    return this.#columns.checks.bytes(this.#crc ? LIMITS.crcBytes : LIMITS.checkBytes);
+  }
+
+  #outputCheck(): Buffer | undefined {
+    return this.#crc ? undefined : this.check();
   }
 
   /** @throws DeltaError `CORRUPT` when the columns hold more than was read */
@@ -244,7 +257,7 @@ export class IndexReader {
   }
 
   #content(): Item {
-    const { operations, lengths, raw, references, checks, windows } = this.#columns;
+    const { operations, lengths, raw, references, windows } = this.#columns;
     const operation = operations.byte();
     const length = notZero((operation & EXPLICIT_LENGTH) === 0 ? this.#state.size : lengths.integer());
     switch (operation & ~EXPLICIT_LENGTH) {
@@ -262,7 +275,7 @@ export class IndexReader {
       case OPERATION.windows:
       case OPERATION.moves: {
         const { path } = this.#reference();
-        const [basisCheck, outputCheck] = [checks.bytes(LIMITS.checkBytes), checks.bytes(LIMITS.checkBytes)];
+        const [basisCheck, outputCheck] = [this.#basisCheck(), this.#outputCheck()];
         const made = this.#patched(operation & ~EXPLICIT_LENGTH, length);
         return { kind: 'content', length, content: { ...made, path, basisCheck, outputCheck } };
       }
@@ -281,8 +294,7 @@ export class IndexReader {
       }
       case OPERATION.joined: {
         const parts = this.#joined();
-        const basisCheck = checks.bytes(LIMITS.checkBytes);
-        const outputCheck = checks.bytes(LIMITS.checkBytes);
+        const [basisCheck, outputCheck] = [this.#basisCheck(), this.#outputCheck()];
         const movesBytes = notZero(windows.integer());
         const literalBytes = windows.integer(length);
         const content = { type: 'joined', parts, basisCheck, outputCheck, movesBytes, literalBytes } as const;
@@ -302,7 +314,7 @@ export class IndexReader {
   }
 
   #streams(): StreamsContent {
-    const { operations, checks, windows } = this.#columns;
+    const { operations, windows } = this.#columns;
     const operation = operations.byte();
     const openedBytes = notZero(windows.integer(LIMITS.openedBytesMax));
     const planBytes = notZero(windows.integer(LIMITS.streamsPlanBytesMax));
@@ -311,13 +323,13 @@ export class IndexReader {
       inside = { type: 'solid' };
     } else if (operation === OPERATION.windows || operation === OPERATION.moves) {
       const { path } = this.#reference();
-      const basisCheck = checks.bytes(LIMITS.checkBytes);
+      const basisCheck = this.#basisCheck();
       const closedBasisBytes = windows.integer();
       inside = { ...this.#patched(operation, openedBytes), path, basisCheck, closedBasisBytes };
     } else {
       throw new DeltaError('CORRUPT', `index: unknown operation ${operation} within streams`);
     }
-    const outputCheck = checks.bytes(LIMITS.checkBytes);
+    const outputCheck = this.#outputCheck();
     return { type: 'streams', outputCheck, openedBytes, planBytes, inside };
   }
 

@@ -5,6 +5,7 @@
  */
 import type { List } from '#deltas/basis.ts';
 import { ByteWriter } from '#deltas/bytes.ts';
+import type { Codec } from '#deltas/codecs.ts';
 import {
   COLUMNS,
   type Column,
@@ -39,12 +40,8 @@ export class IndexWriter {
   readonly #ids = new Map<string, number>();
   #pendingPax: string | undefined;
   #type = '';
-  /** Whether a reader must know of long names. */
-  longNames = false;
-  /** Whether a reader must know of files made from several. */
-  joined = false;
-  /** Whether a reader must know of names made from others. */
-  movedNames = false;
+  /** What a reader must know, beside the columns. */
+  readonly needs = new Set<Codec>();
 
   constructor(list: List | undefined) {
     this.#state = new IndexState(list);
@@ -195,7 +192,7 @@ export class IndexWriter {
     }
     state.cursor = at + 1;
     state.listed = at;
-    this.movedNames = true;
+    this.needs.add('moved-names');
     return true;
   }
 
@@ -224,7 +221,7 @@ export class IndexWriter {
 
   #joined(parts: readonly Part[]): void {
     const { windows } = this.#columns;
-    this.joined = true;
+    this.needs.add('joined-1');
     windows.integer(parts.length);
     let from: number | undefined;
     for (const { path, bytes } of parts) {
@@ -236,7 +233,7 @@ export class IndexWriter {
   }
 
   content(length: number, content: Content): void {
-    const { operations, lengths, raw, references, checks } = this.#columns;
+    const { operations, lengths, raw, references } = this.#columns;
     if (content.type !== 'meta') this.#flushPax();
     this.#kind('content');
     if (
@@ -261,14 +258,18 @@ export class IndexWriter {
     else if (content.path === undefined) references.byte(REFERENCE.none);
     else this.#reference(content.path);
     if (content.type === 'copy' || content.type === 'grouped') return;
-    checks.bytes(content.basisCheck);
-    checks.bytes(content.outputCheck);
+    this.#basisCheck(content.basisCheck);
     if (content.type === 'joined') {
       const { windows } = this.#columns;
       for (const bytes of [content.movesBytes, content.literalBytes]) windows.integer(bytes);
     } else {
       this.#patched(length, content);
     }
+  }
+
+  #basisCheck(check: Buffer): void {
+    this.#columns.checks.bytes(check);
+    this.needs.add('crc-32');
   }
 
   #patched(length: number, content: Patched): void {
@@ -281,18 +282,17 @@ export class IndexWriter {
     }
   }
 
-  #streams({ inside, outputCheck, openedBytes, planBytes }: StreamsContent): void {
-    const { operations, checks, windows } = this.#columns;
+  #streams({ inside, openedBytes, planBytes }: StreamsContent): void {
+    const { operations, windows } = this.#columns;
     operations.byte(OPERATION[inside.type]);
     windows.integer(openedBytes);
     windows.integer(planBytes);
     if (inside.type !== 'solid') {
       this.#reference(inside.path);
-      checks.bytes(inside.basisCheck);
+      this.#basisCheck(inside.basisCheck);
       windows.integer(inside.closedBasisBytes);
       this.#patched(openedBytes, inside);
     }
-    checks.bytes(outputCheck);
   }
 
   #longName(name: string, length: number): void {
@@ -303,7 +303,7 @@ export class IndexWriter {
     if (!implied) lengths.integer(length);
     this.#name(name);
     state.long = { name: name.slice(0, LONG_NAME_FRONT), listed: state.listed };
-    this.longNames = true;
+    this.needs.add('long-names');
   }
 
   #windows(length: number, basisBytes: number, list: Window[]): void {

@@ -10,7 +10,6 @@ import { type Basis, type List, listBasis } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { indexBlocks } from '#deltas/index-blocks.ts';
 import { basisOf, type Content, type Patched, type Window } from '#deltas/index-format.ts';
-import { LIMITS } from '#deltas/limits.ts';
 import { bytesToPath } from '#deltas/paths.ts';
 import type { RandomAccess } from '#deltas/random-access.ts';
 
@@ -82,16 +81,16 @@ function inspectContent(path: string, length: number, content: Content, ratios: 
   };
   if (made.type === 'windows' || made.type === 'moves' || made.type === 'joined') {
     Object.assign(file, inspectPatched(made, ratios));
-    file.storedBytesEstimate += 2 * LIMITS.checkBytes;
+    file.storedBytesEstimate += made.basisCheck.length;
   }
   if (content.type === 'grouped') file.codecs = ['grouped'];
   if (content.type === 'solid') file.storedBytesEstimate = length * ratios.solid;
   if (content.type === 'streams') {
     file.codecs.unshift('streams');
     file.storedBytesEstimate += content.planBytes * ratios.streams;
-    if (made.type === 'solid')
-      file.storedBytesEstimate += content.openedBytes * ratios.solid + LIMITS.checkBytes;
+    if (made.type === 'solid') file.storedBytesEstimate += content.openedBytes * ratios.solid;
   }
+  if ('outputCheck' in content) file.storedBytesEstimate += content.outputCheck?.length ?? 0;
   file.storedBytesEstimate = Math.round(file.storedBytesEstimate);
   return file;
 }

@@ -11,6 +11,8 @@
 import { join } from 'node:path';
 import type { BasisFile, List } from '#deltas/basis.ts';
 import type { ByteSource } from '#deltas/byte-source.ts';
+import { checkOf } from '#deltas/check.ts';
+import type { Codec } from '#deltas/codecs.ts';
 import { compress } from '#deltas/compression.ts';
 import { type EncodedFile, FileEncoder } from '#deltas/file-encoder.ts';
 import { GroupWriter } from '#deltas/group-writer.ts';
@@ -40,18 +42,20 @@ export interface LayerTally {
   joined: { files: number; bases: number };
 }
 
+export interface EncodedIndex {
+  /** Compressed. */
+  blocks: Stored[];
+  /** Codecs of what is told in it. */
+  needs: Set<Codec>;
+}
+
 export interface EncodedLayer {
   layer: LayerSource;
-  /** Blocks of the index, compressed, without and with the listing. */
-  plainIndex: Stored[];
-  listedIndex: Stored[];
-  /** Whether the index tells long names its own way. */
-  longNames: boolean;
-  /** Whether it makes files from several. */
-  joined: boolean;
-  words: boolean;
-  /** Whether the index with the listing makes names from others. */
-  movedNames: boolean;
+  /** Without and with the listing. */
+  plainIndex: EncodedIndex;
+  listedIndex: EncodedIndex;
+  /** Codecs that its sections need, beside those that all such sections do. */
+  needs: ReadonlySet<Codec>;
   solid: Stored;
   patches: Stored;
   frames: Stored;
@@ -64,11 +68,8 @@ export interface EncodedLayer {
 
 export interface LayerContext {
   list: List;
-  /** By offset in the tar, of each content: its digest, hexadecimal, and the basis files that it may be made from. */
-  contents: ReadonlyMap<
-    number,
-    { digest: string; bytes: number; same: Match | undefined; similar: readonly Match[] }
-  >;
+  /** By offset in the tar, of each content: the basis files that it may be made from. */
+  contents: ReadonlyMap<number, { bytes: number; same: Match | undefined; similar: readonly Match[] }>;
   /** Content of a basis file in `similar`; undefined when it was not spooled. */
   basisFile(match: Match): BasisFile | undefined;
   scratchDirectory: string;
@@ -86,10 +87,8 @@ const INDEX_LEVEL = 19;
 class IndexPair {
   readonly #list: List;
   #writers: [IndexWriter, IndexWriter];
-  readonly blocks: [Stored[], Stored[]] = [[], []];
-  longNames = false;
-  joined = false;
-  movedNames = false;
+  readonly plain: EncodedIndex = { blocks: [], needs: new Set() };
+  readonly listed: EncodedIndex = { blocks: [], needs: new Set() };
   #checkedAt = 0;
   #unchecked = 0;
   #items = 0;
@@ -123,18 +122,12 @@ class IndexPair {
     if (this.#items === 0) return;
     if (this.#unchecked > 0) this.#check(source);
     this.#items = 0;
-    for (const [at, writer] of this.#writers.entries()) {
+    for (const [at, { blocks, needs }] of [this.plain, this.listed].entries()) {
+      const writer = this.#writers[at] as IndexWriter;
       const raw = writer.finish();
-      this.longNames ||= writer.longNames;
-      this.joined ||= writer.joined;
-      this.movedNames ||= writer.movedNames;
+      for (const codec of writer.needs) needs.add(codec);
       const packed = await compress(raw, INDEX_LEVEL);
-      this.blocks[at]?.push({
-        bytes: packed.length,
-        rawBytes: raw.length,
-        codec: 'zstd',
-        stream: () => [packed],
-      });
+      blocks.push({ bytes: packed.length, rawBytes: raw.length, codec: 'zstd', stream: () => [packed] });
     }
     this.#writers = [new IndexWriter(undefined), new IndexWriter(this.#list)];
   }
@@ -156,6 +149,12 @@ function mostlyChanged(contents: LayerContext['contents']): boolean {
     else fresh += bytes;
   }
   return changed > fresh;
+}
+
+/** The bytes of one behind those of the other. */
+async function* piecesOf(files: readonly { file: BasisFile }[]): AsyncGenerator<Uint8Array> {
+  for (const { file } of files)
+    for (let at = 0; at < file.size; at += LIMITS.chunkBytes) yield await file.read(at, LIMITS.chunkBytes);
 }
 
 /** @throws DeltaError `BAD_INPUT`, `READ_FAILED`; or the scratch directory's own error */
@@ -197,7 +196,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     tally[kind].bytes += bytes;
   };
 
-  let words = false;
+  const needs = new Set<Codec>();
   /** How a file is made from a basis file, counted. */
   const patchedBy = (
     made: Extract<EncodedFile, { type: 'windows' | 'moves' }>,
@@ -206,7 +205,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   ): Patched => {
     if (made.type === 'moves') {
       const { ranges, references, movesBytes, literalBytes } = made;
-      words ||= made.words;
+      if (made.words) needs.add('words-1');
       tally.moves.files += 1;
       tally.moves.bytes += bytes;
       tally.moves.ranges += ranges;
@@ -228,7 +227,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
 
   const fileContent = async (item: Extract<TarItem, { kind: 'content' }>): Promise<Content> => {
     const { length, offset, pieces } = item;
-    const { digest = '', same, similar: matches = [] } = context.contents.get(offset) ?? {};
+    const { same, similar: matches = [] } = context.contents.get(offset) ?? {};
     if (same !== undefined) {
       for await (const _ of pieces);
       count('copied', length);
@@ -236,7 +235,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     }
     const files = matches.flatMap((match) => {
       const file = context.basisFile(match);
-      return file === undefined ? [] : [{ path: match.path, digest: match.file.digest, file }];
+      return file === undefined ? [] : [{ path: match.path, file }];
     });
     const [first, ...further] = files;
     const others = further.map(({ file }) => file);
@@ -251,26 +250,25 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
       count(basis === undefined ? 'literal' : 'patched', length);
       tally.grouped.files += 1;
       tally.grouped.bytes += length;
+      needs.add('crc-32');
       await groups.add(young, basis);
       return { type: 'grouped', path: basis?.path };
     }
-    const outputCheck = Buffer.from(digest, 'hex').subarray(0, LIMITS.checkBytes);
     const known = {
       path: first?.path ?? '',
       basisBytes: first?.file.size ?? 0,
-      basisCheck: Buffer.from(first?.digest ?? '', 'hex').subarray(0, LIMITS.checkBytes),
+      basisCheck: await checkOf(piecesOf(made.type === 'moves' && made.isJoined ? files : files.slice(0, 1))),
     };
     if (made.type !== 'streams') {
       count('patched', length);
       const patched = patchedBy(made, length, known);
-      if (patched.type === 'windows' || made.type === 'windows' || made.joinedDigest === undefined)
-        return { ...patched, outputCheck };
+      if (patched.type === 'windows' || made.type === 'windows' || !made.isJoined) return patched;
       tally.joined.files += 1;
       tally.joined.bases += files.length;
       const { movesBytes, literalBytes } = made;
       const parts = files.map(({ path: from, file }) => ({ path: from, bytes: file.size }));
-      const basisCheck = made.joinedDigest.subarray(0, LIMITS.checkBytes);
-      return { type: 'joined', parts, basisCheck, outputCheck, movesBytes, literalBytes };
+      const { basisCheck } = known;
+      return { type: 'joined', parts, basisCheck, movesBytes, literalBytes };
     }
     const { openedBytes, openedBasisBytes, planBytes, inside } = made;
     tally.streams.files += 1;
@@ -281,7 +279,6 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     const opened = { ...known, basisBytes: openedBasisBytes };
     return {
       type: 'streams',
-      outputCheck,
       openedBytes,
       planBytes,
       inside:
@@ -348,12 +345,9 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     await groups.end();
     const encoded: EncodedLayer = {
       layer,
-      plainIndex: index.blocks[0],
-      listedIndex: index.blocks[1],
-      longNames: index.longNames,
-      joined: index.joined,
-      words,
-      movedNames: index.movedNames,
+      plainIndex: index.plain,
+      listedIndex: index.listed,
+      needs,
       solid: await solid.finish(),
       patches: await patches.finish(),
       frames: stored(spool),

@@ -6,8 +6,10 @@ export const LIMITS = {
   bodyChunkBytes: 64 * 1024,
   /** (format) A running digest of the output is compared at least this often. */
   checkEveryBytes: 4 * 1024 * 1024,
-  /** (format) Truncated SHA-256 of basis files, outputs and checkpoints: against accidents; the diffID is the proof. */
+  /** (format) Truncated SHA-256 of checkpoints, and without `crc-32` of basis files and contents: against accidents; the diffID is the proof. */
   checkBytes: 8,
+  /** (format) CRC-32 of basis files. */
+  crcBytes: 4,
   /** (format) Truncated SHA-256 of a piece of the body, and of the basis listing. */
   digestBytes: 16,
 

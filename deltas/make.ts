@@ -17,7 +17,7 @@ import { makeList } from '#deltas/basis.ts';
 import type { SectionKind } from '#deltas/codecs.ts';
 import { type FlatFile, flatten, spoolFiles } from '#deltas/flatten.ts';
 import { digestBytes, digestText, type LayerSource } from '#deltas/layer.ts';
-import { type EncodedLayer, encodeLayer, type LayerTally } from '#deltas/layer-encoder.ts';
+import { type EncodedIndex, type EncodedLayer, encodeLayer, type LayerTally } from '#deltas/layer-encoder.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { type Match, Matcher } from '#deltas/match.ts';
 import { below, SampleRate } from '#deltas/sketch.ts';
@@ -164,7 +164,10 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     }
 
     const indexBytes = (key: 'plainIndex' | 'listedIndex'): number =>
-      encoded.reduce((sum, layer) => sum + layer[key].reduce((bytes, block) => bytes + block.bytes, 0), 0);
+      encoded.reduce(
+        (sum, layer) => sum + layer[key].blocks.reduce((bytes, block) => bytes + block.bytes, 0),
+        0,
+      );
     const saving = indexBytes('plainIndex') - indexBytes('listedIndex');
     const plain = encoded.flatMap((layer) => layerSections(layer, false));
     const plainBytes = plain.reduce((sum, { stored }) => sum + stored.bytes, 0);
@@ -176,10 +179,6 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
     const sections = encoded.map((layer) => layerSections(layer, listing));
     const all = sections.flat();
     const header: Parameters<typeof writeHeader>[0] = {
-      movedNames: listing && encoded.some(({ movedNames }) => movedNames),
-      joined: encoded.some(({ joined }) => joined),
-      words: encoded.some(({ words }) => words),
-      longNames: encoded.some(({ longNames }) => longNames),
       basisId,
       targetId,
       listDigest: listing ? list.digest.subarray(0, LIMITS.digestBytes) : undefined,
@@ -188,7 +187,8 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
       bodyDigests: [],
     };
     for await (const piece of bodyPieces(all)) header.bodyDigests.push(bodyDigest(piece));
-    const head = writeHeader(header);
+    const needs = encoded.flatMap((layer) => [...layer.needs, ...indexOf(layer, listing).needs]);
+    const head = writeHeader(header, needs);
     const bytes = head.length + header.bodyBytes;
     const digest = await writeArtifact(options.output, head, bodyPieces(all), (doneBytes) =>
       onProgress?.({ stage: 'write', doneBytes, allBytes: bytes }),
@@ -228,7 +228,6 @@ export async function makeDelta(options: MakeDeltaOptions): Promise<MadeDelta> {
 }
 
 interface TargetContent {
-  digest: string;
   bytes: number;
   /** The basis file that it is. */
   same: Match | undefined;
@@ -256,7 +255,7 @@ async function readContents(
         same !== undefined || entry.sparse
           ? []
           : matcher.similar(entry.path, bytes, names ? undefined : below(features, rate.limit));
-      contents.set(offset, { digest, bytes, same, similar });
+      contents.set(offset, { bytes, same, similar });
     }
     all.push(contents);
   }
@@ -268,9 +267,14 @@ interface StoredSection {
   stored: Stored;
 }
 
+const indexOf = (layer: EncodedLayer, listing: boolean): EncodedIndex =>
+  listing ? layer.listedIndex : layer.plainIndex;
+
 function layerSections(layer: EncodedLayer, listing: boolean): StoredSection[] {
-  const index = listing ? layer.listedIndex : layer.plainIndex;
-  const sections: StoredSection[] = index.map((stored) => ({ kind: 'index', stored }));
+  const sections: StoredSection[] = indexOf(layer, listing).blocks.map((stored) => ({
+    kind: 'index',
+    stored,
+  }));
   for (const kind of ['solid', 'patches', 'frames', 'moves', 'streams', 'groups'] as const) {
     if (layer[kind].rawBytes > 0) sections.push({ kind, stored: layer[kind] });
   }

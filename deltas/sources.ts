@@ -1,12 +1,13 @@
 /**
  * What the items of a layer's index are filled with: the artifact's sections, each read front to back, and the basis's files.
  *
- * Invariant: a basis file that content is made from has the digest that the index says, before a byte of it is used; what is copied
+ * Invariant: a basis file that content is made from is known by the check that the index has, before a byte of it is used; what is copied
  * whole is covered by the layer's own digests, and named when these do not agree.
  */
 import { createHash } from 'node:crypto';
 import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
 import type { Basis, BasisFile, List } from '#deltas/basis.ts';
+import { agrees } from '#deltas/check.ts';
 import { type Compression, decompress, SectionReader } from '#deltas/compression.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { GroupReader } from '#deltas/group-reader.ts';
@@ -66,7 +67,8 @@ export class Sources {
         const file = await this.#open(path);
         return { ...this.#guarded(file, path), close: async () => await file.close?.() };
       };
-      this.#groups = new GroupReader(groups, groupedContents(delta, layer, list), open);
+      const checkBytes = delta.header.codecs.includes('crc-32') ? LIMITS.crcBytes : LIMITS.checkBytes;
+      this.#groups = new GroupReader(groups, groupedContents(delta, layer, list), open, checkBytes);
     }
   }
 
@@ -164,10 +166,10 @@ export class Sources {
   async *#checked(
     made: AsyncIterable<Uint8Array>,
     length: number,
-    { outputCheck }: { outputCheck: Buffer },
+    { outputCheck }: { outputCheck?: Buffer | undefined },
   ): AsyncGenerator<Uint8Array> {
-    // A checkpoint follows, which covers it: a third digest of each byte would cost a fifth of the whole time.
-    if (length >= LIMITS.checkEveryBytes) {
+    // A checkpoint follows, which covers it: a further digest of each byte would cost a fifth of the whole time.
+    if (outputCheck === undefined || length >= LIMITS.checkEveryBytes) {
       yield* made;
       return;
     }
@@ -176,7 +178,7 @@ export class Sources {
       hash.update(some);
       yield some;
     }
-    if (!hash.digest().subarray(0, LIMITS.checkBytes).equals(outputCheck))
+    if (!hash.digest().subarray(0, outputCheck.length).equals(outputCheck))
       throw new DeltaError('CORRUPT', 'a patch does not give the file that it should');
   }
 
@@ -212,9 +214,7 @@ export class Sources {
 
   /** @throws DeltaError `BASIS_MISMATCH` */
   async #verify(file: BasisFile, { path, basisCheck }: Patched): Promise<void> {
-    const hash = createHash('sha256');
-    for await (const some of this.#range(file, path, 0, file.size)) hash.update(some);
-    if (!hash.digest().subarray(0, LIMITS.checkBytes).equals(basisCheck)) {
+    if (!(await agrees(this.#range(file, path, 0, file.size), basisCheck))) {
       throw new DeltaError(
         'BASIS_MISMATCH',
         `the basis's ${path} is not the file that the delta was made from`,

@@ -250,7 +250,7 @@ export async function reseal(
   header.bodyDigests = [];
   for (let at = 0; at < body.length; at += 65_536)
     header.bodyDigests.push(bodyDigest(body.subarray(at, at + 65_536)));
-  return Buffer.concat([writeHeader(header), body]);
+  return Buffer.concat([writeHeader(header, header.codecs), body]);
 }
 
 /** The columns of a block of the index. */

@@ -227,26 +227,36 @@ it.runIf(builds)('the door takes no arrays but those that it needs, nor numbers 
   >;
   const refused = { code: 'ERR_INVALID_ARG_VALUE' };
   const [bytes, memory] = [new Uint8Array(100), new Float64Array(25)];
-  const job = (...numbers: number[]) => Float64Array.from({ length: 10 }, (_, at) => numbers[at] ?? 0);
+  const job = (...numbers: number[]) => Float64Array.from({ length: 11 }, (_, at) => numbers[at] ?? 0);
   addon.begin(ONE, TWO);
-  for (const aarch64 of [false, true]) expect(addon.sweep(bytes, memory, job(0, 0, 100), aarch64)).toBe(0);
+  const searches = [0, 1, 2, 3, 4, 5, 6];
+  for (const search of searches)
+    expect(addon.sweep(bytes, memory, job(0, 0, 100, 0, 0, 100, 0, 0, 8), search)).toBe(0);
   const wrong: unknown[][] = [
     [bytes, memory],
     [memory, memory, job()],
     [bytes, new Float64Array(24), job()],
-    [bytes, memory, new Float64Array(9)],
+    [bytes, memory, new Float64Array(10)],
     [bytes, memory, job(-1)],
     [bytes, memory, job(0, 0.5)],
     [bytes, memory, job(0, 0, Number.NaN)],
-    [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 0, 9)],
+    [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 0.5)],
+    [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 8, -1)],
+    [bytes, memory, job(0, 0, 0, 0, 0, 0, 0, 0, 8, 0, 9)],
   ];
   for (const given of wrong)
-    for (const aarch64 of [false, true])
-      expect(() => addon.sweep(...given, aarch64)).toThrow(expect.objectContaining(refused));
-  expect(() => addon.sweep(bytes, memory, job())).toThrow(expect.objectContaining(refused));
+    for (const search of searches)
+      expect(() => addon.sweep(...given, search)).toThrow(expect.objectContaining(refused));
+  for (const none of [undefined, 7, true])
+    expect(() => addon.sweep(bytes, memory, job(), none)).toThrow(expect.objectContaining(refused));
+  // Addresses of every 0 bytes would never end.
+  expect(() => addon.sweep(bytes, memory, job(0, 0, 100), 2)).toThrow(expect.objectContaining(refused));
   // Of no end, and more than a block: what is told is bounded by the block and the bytes.
   for (const end of [1e6, 2 ** 53 - 1])
-    expect(addon.sweep(new Uint8Array(100_000), memory, job(0, 0, end, 0, 0, 2 ** 53 - 1), true)).toBe(0);
+    for (const search of searches)
+      expect(
+        addon.sweep(new Uint8Array(100_000), memory, job(0, 0, end, 0, 0, 2 ** 53 - 1, 0, 0, 8), search),
+      ).toBe(0);
   expect(() => addon.begin(ONE, TWO.subarray(1))).toThrow(expect.objectContaining(refused));
   expect(() => addon.bind({})).toThrow(expect.objectContaining(refused));
   expect(() => addon.predict({}, memory, bytes, bytes, bytes)).toThrow(expect.objectContaining(refused));

@@ -31,15 +31,30 @@ export interface Piece {
   range: number;
 }
 
+/** `sweepX86`, `sweepAarch64`, and what `References` has for data of 64 bits; numbers are moves.c's. */
+const SEARCHES = {
+  'x86-64': 0,
+  aarch64: 1,
+  pointers: 2,
+  symbols: 3,
+  offsets: 4,
+  jumpTables: 5,
+  loose: 6,
+} as const;
+
 export interface Native {
-  /** As `sweepX86` and `sweepAarch64`, of a program that is from `low` to `high`. */
+  /**
+   * Adds what that search finds.
+   * @param low  with `high`, where what is found points to
+   * @param more what the search takes beside the stretch: whole numbers, 0 for those it lacks
+   */
   sweep(
-    machine: 'x86-64' | 'aarch64',
+    search: keyof typeof SEARCHES,
     finds: Finds,
     stretch: Stretch,
     low: number,
     high: number,
-    fixed: boolean,
+    more?: readonly [number?, number?],
   ): void;
   prediction(prediction: Prediction): NativePrediction;
 }
@@ -58,7 +73,7 @@ interface Addon {
   /** Before the first `sweep`: x86-64.ts's tables. */
   begin(one: Uint8Array, two: Uint8Array): void;
   /** @param job moves.c: struct sweep. @returns how many there are now, or would be with room for them */
-  sweep(bytes: Uint8Array, memory: Float64Array, job: Float64Array, aarch64: boolean): number;
+  sweep(bytes: Uint8Array, memory: Float64Array, job: Float64Array, search: number): number;
   /** The arrays are from now on used in place: the object must stay as it is. */
   bind(tables: Tables): void;
   /** `tables.job` is moves.c's struct job. */
@@ -106,13 +121,13 @@ class BoundPrediction implements NativePrediction {
 
 function nativeOf(addon: Addon): Native {
   addon.begin(ONE, TWO);
-  const job = new Float64Array(10);
+  const job = new Float64Array(11);
   return {
-    sweep(machine, finds, { bytes, from, start, end, base, part }, low, high, fixed) {
-      job.set([from, start, end, base, part.offset, part.bytes, low, high, fixed ? 1 : 0]);
+    sweep(search, finds, { bytes, from, start, end, base, part }, low, high, [one = 0, two = 0] = []) {
+      job.set([from, start, end, base, part.offset, part.bytes, low, high, one, two]);
       finds.addBy((memory, count) => {
-        job[9] = count;
-        return addon.sweep(bytes, memory, job, machine === 'aarch64');
+        job[10] = count;
+        return addon.sweep(bytes, memory, job, SEARCHES[search]);
       });
     },
     prediction: (prediction) => new BoundPrediction(addon, prediction),

@@ -298,7 +298,7 @@ export class References {
     switch (part.form) {
       case 'code':
         if (machine !== 'arm' && this.#native !== null)
-          this.#native.sweep(machine, finds, stretch, this.#low, this.#high, fixed);
+          this.#native.sweep(machine, finds, stretch, this.#low, this.#high, [fixed ? 1 : 0]);
         else if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
         else if (machine === 'aarch64') sweepAarch64(finds, stretch, this.holds);
         else if (isThumb(stretch)) sweepThumb(finds, stretch, this.holds);
@@ -347,6 +347,10 @@ export class References {
   #pointers(finds: Finds, stretch: Stretch, every: number, place = 0): void {
     const { view, from, start, end, part } = stretch;
     const wide = this.elf.machine !== 'arm';
+    if (wide && this.#native !== null) {
+      this.#native.sweep('pointers', finds, stretch, this.#data, this.#high, [every, place]);
+      return;
+    }
     const kind = wide ? KIND.absolute64 : KIND.absolute32;
     const first = part.offset + Math.ceil((start - part.offset - place) / every) * every + place;
     const stop = Math.min(end, part.offset + part.bytes - (wide ? 7 : 3));
@@ -360,6 +364,10 @@ export class References {
   #symbols(finds: Finds, stretch: Stretch, strings: number): void {
     const { view, from, start, end, part } = stretch;
     const wide = this.elf.machine !== 'arm';
+    if (wide && this.#native !== null) {
+      this.#native.sweep('symbols', finds, stretch, this.#low, this.#high, [strings]);
+      return;
+    }
     const every = wide ? 24 : 16;
     const first = part.offset + Math.max(0, Math.floor((start - part.offset) / every)) * every;
     const stop = part.offset + part.bytes;
@@ -381,6 +389,10 @@ export class References {
 
   /** 32 bits from `anchor`, aligned, from the part's byte `skip` on. */
   #offsets(finds: Finds, stretch: Stretch, anchor: number, skip: number): void {
+    if (this.#native !== null) {
+      this.#native.sweep('offsets', finds, stretch, this.#low, this.#high, [anchor, skip]);
+      return;
+    }
     const { view, from, start, end, part } = stretch;
     const first = part.offset + Math.max(skip, Math.ceil((start - part.offset) / 4) * 4);
     for (let offset = first; offset + 4 <= end; offset += 4) {
@@ -407,6 +419,10 @@ export class References {
   #jumpTables(finds: Finds, stretch: Stretch): void {
     const { view, from, start, end, base } = stretch;
     const { low, high } = this.#code;
+    if (this.#native !== null) {
+      this.#native.sweep('jumpTables', finds, stretch, low, high);
+      return;
+    }
     // All into one function, or a few beside each other.
     const aims = (anchor: number, first: number, offset: number): boolean => {
       const value = view.getInt32(offset - from, true);
@@ -427,6 +443,10 @@ export class References {
   }
 
   #loose(finds: Finds, stretch: Stretch): void {
+    if (this.#native !== null) {
+      this.#native.sweep('loose', finds, stretch, this.#low, this.#high);
+      return;
+    }
     const { bytes, view, from, start, end, part } = stretch;
     const stop = part.offset + part.bytes;
     for (let offset = start; offset < end && offset + 8 <= stop; offset += 1) {

@@ -1,6 +1,6 @@
 /*
- * The two hot loops of a program's patch, for deltas/moves/native.ts: the search for references in x86-64 code
- * (x86-64.ts, x86-sweep.ts) and AArch64's (aarch64.ts), and their prediction (prediction.ts, owners.ts, copier.ts).
+ * The hot loops of a program's patch, for deltas/moves/native.ts: the search for references in x86-64 code
+ * (x86-64.ts, x86-sweep.ts), AArch64's (aarch64.ts) and data (references.ts), and their prediction (prediction.ts, owners.ts, copier.ts).
  *
  * Invariants: the result is that of the TypeScript, bit for bit, whatever the bytes are; names and order are its own, to
  * be read side by side. So numbers are doubles here too, added in the same order, and never contracted (binding.gyp).
@@ -220,10 +220,23 @@ struct found {
 #define LEAD_BYTES 64
 #define TAIL_BYTES 32
 
-/* native.ts: SWEEP. */
+/* native.ts: sweep. `one` and `two` are what the search is told beside the stretch. */
 struct sweep {
-  double from, start, end, base, offset, bytes, low, high, fixed, count;
+  double from, start, end, base, offset, bytes, low, high, one, two, count;
 };
+
+static inline bool holds(const struct sweep *s, double address) { return address >= s->low && address < s->high; }
+
+/* Finds.add. One that there is no room for is only counted. */
+static inline size_t add(const struct found *all, size_t count, double offset, uint8_t kind, double target, double extra) {
+  if (count < all->room) {
+    all->offsets[count] = offset;
+    all->kinds[count] = kind;
+    all->targets[count] = target;
+    all->extras[count] = extra;
+  }
+  return count + 1;
+}
 
 /* @return how many there are with the `count` that were there before; those that there is no room for are only counted. */
 static size_t sweep_x86(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
@@ -249,19 +262,13 @@ static size_t sweep_x86(const struct found *all, const struct sweep *s, const ui
       extra = 1;
     } else {
       const bool relative = decoded.kind == RELATIVE32;
-      if (offset + 4 > stop || (!relative && s->fixed == 0)) continue;
+      if (offset + 4 > stop || (!relative && s->one == 0)) continue;
       kind = relative ? KIND_RELATIVE32 : KIND_ABSOLUTE32;
       target = relative ? s->base + at + decoded.length + (int32_t)read_u32(field) : read_u32(field);
       extra = relative ? decoded.length - decoded.field : 0;
-      if (target < s->low || target >= s->high) continue;
+      if (!holds(s, target)) continue;
     }
-    if (count < all->room) {
-      all->offsets[count] = offset;
-      all->kinds[count] = kind;
-      all->targets[count] = target;
-      all->extras[count] = extra;
-    }
-    count++;
+    count = add(all, count, offset, kind, target, extra);
   }
   return count;
 }
@@ -376,16 +383,121 @@ static size_t sweep_aarch64(const struct found *all, const struct sweep *s, cons
   size_t count = (size_t)s->count;
   for (size_t index = 0; index < words.count; index++) {
     if (words.kinds[index] == KINDS) continue;
-    if (count < all->room) {
-      all->offsets[count] = words.first + 4 * (double)index;
-      all->kinds[count] = words.kinds[index];
-      all->targets[count] = words.targets[index];
-      all->extras[count] = words.shifts[index];
-    }
-    count++;
+    const double offset = words.first + 4 * (double)index;
+    count = add(all, count, offset, words.kinds[index], words.targets[index], words.shifts[index]);
   }
   return count;
 }
+
+/* ---- references.ts: data ---------------------------------------------------------------------------------- */
+
+/* The first of `every` bytes that is not before `start`, as they are counted from the part's start. */
+static double first_of(const struct sweep *s, double every, double place) {
+  return s->offset + ceil((s->start - s->offset - place) / every) * every + place;
+}
+
+/* `length` bytes at `offset`; NULL where there are fewer. */
+static inline const uint8_t *bytes_at(const struct sweep *s, const uint8_t *bytes, size_t length, double offset, double wanted) {
+  const double at = offset - s->from;
+  return at >= 0 && at + wanted <= (double)length ? bytes + (size_t)at : NULL;
+}
+
+static double address64(const uint8_t *at) {
+  const uint32_t high = read_u32(at + 4);
+  return high > 0x7fff ? UNLOADED : high * TWO32 + read_u32(at);
+}
+
+/* #pointers: one = every, two = place. */
+static size_t sweep_pointers(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
+  size_t count = (size_t)s->count;
+  const double stop = fmin(s->end, s->offset + s->bytes - 7);
+  for (double offset = first_of(s, s->one, s->two); offset < stop; offset += s->one) {
+    const uint8_t *at = bytes_at(s, bytes, length, offset, 8);
+    if (at == NULL) break;
+    const double target = address64(at);
+    if (holds(s, target)) count = add(all, count, offset, KIND_ABSOLUTE64, target, 0);
+  }
+  return count;
+}
+
+#define SYMBOL_BYTES 24
+
+/* #symbols: one = strings. */
+static size_t sweep_symbols(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
+  size_t count = (size_t)s->count;
+  const double stop = s->offset + s->bytes;
+  double offset = s->offset + fmax(0, floor((s->start - s->offset) / SYMBOL_BYTES)) * SYMBOL_BYTES;
+  for (; offset < s->end && offset + SYMBOL_BYTES <= stop; offset += SYMBOL_BYTES) {
+    const uint8_t *at = bytes_at(s, bytes, length, offset, SYMBOL_BYTES);
+    if (at == NULL) break;
+    const bool inside[] = {offset >= s->start, offset + 8 >= s->start && offset + 8 < s->end, offset + 16 >= s->start && offset + 16 < s->end};
+    const uint32_t name = read_u32(at);
+    if (name != 0 && s->one != 0 && inside[0]) count = add(all, count, offset, KIND_OFFSET32, s->one + name, s->one);
+    const double value = address64(at + 8);
+    if (!holds(s, value)) continue;
+    if (inside[1]) count = add(all, count, offset + 8, KIND_ABSOLUTE64, value, 0);
+    const double last = value + address64(at + 16) - 1;
+    if (last < value || !holds(s, last) || !inside[2]) continue;
+    count = add(all, count, offset + 16, KIND_LENGTH64, last, value);
+  }
+  return count;
+}
+
+/* #offsets: one = anchor, two = skip. */
+static size_t sweep_offsets(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
+  size_t count = (size_t)s->count;
+  for (double offset = fmax(s->offset + s->two, first_of(s, 4, 0)); offset + 4 <= s->end; offset += 4) {
+    const uint8_t *at = bytes_at(s, bytes, length, offset, 4);
+    if (at == NULL) break;
+    const double target = s->one + (int32_t)read_u32(at);
+    if (holds(s, target)) count = add(all, count, offset, KIND_OFFSET32, target, s->one);
+  }
+  return count;
+}
+
+#define JUMPS_MIN 3
+#define JUMP_SPAN_BYTES (256 * 1024)
+
+/* #jumpTables: low and high of the code. */
+static size_t sweep_tables(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
+  size_t count = (size_t)s->count;
+  for (double offset = ceil(s->start / 4) * 4; offset + 4 * JUMPS_MIN <= s->end;) {
+    const double anchor = s->base + offset, left = floor((s->end - offset) / 4);
+    const uint8_t *table = bytes_at(s, bytes, length, offset, 4 * left);
+    if (table == NULL) break;
+    const double first = (int32_t)read_u32(table);
+    double jumps = 0;
+    for (; jumps < left; jumps++) {
+      const double value = (int32_t)read_u32(table + 4 * (size_t)jumps);
+      if (!holds(s, anchor + value) || !(fabs(value - first) < JUMP_SPAN_BYTES)) break;
+    }
+    if (jumps >= JUMPS_MIN)
+      for (double at = 0; at < jumps; at++)
+        count = add(all, count, offset + 4 * at, KIND_TABLE32, anchor + (int32_t)read_u32(table + 4 * (size_t)at), anchor);
+    offset += 4 * fmax(1, jumps);
+  }
+  return count;
+}
+
+/* #loose */
+static size_t sweep_loose(const struct found *all, const struct sweep *s, const uint8_t *bytes, size_t length) {
+  size_t count = (size_t)s->count;
+  const double stop = s->offset + s->bytes;
+  for (double offset = s->start; offset < s->end && offset + 8 <= stop; offset += 1) {
+    const uint8_t *at = bytes_at(s, bytes, length, offset, 8);
+    if (at == NULL) break;
+    if (at[7] != 0 || at[6] != 0 || at[2] == 0) continue;
+    const double target = address64(at);
+    if (target < 0x10000 || !holds(s, target)) continue;
+    count = add(all, count, offset, KIND_ABSOLUTE64, target, 0);
+    offset += 7;
+  }
+  return count;
+}
+
+typedef size_t search(const struct found *, const struct sweep *, const uint8_t *, size_t);
+/* native.ts: SEARCHES */
+static search *const SEARCHES[] = {sweep_x86, sweep_aarch64, sweep_pointers, sweep_symbols, sweep_offsets, sweep_tables, sweep_loose};
 
 /* ---- prediction.ts -------------------------------------------------------------------------------------- */
 
@@ -863,7 +975,7 @@ static napi_value Begin(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-/* native.ts: sweep(bytes, memory, job, aarch64). */
+/* native.ts: sweep(bytes, memory, job, search). */
 static napi_value Sweep(napi_env env, napi_callback_info info) {
   size_t given = 4;
   napi_value at[4], result;
@@ -876,11 +988,14 @@ static napi_value Sweep(napi_env env, napi_callback_info info) {
   const struct sweep *s = numbers.data;
   if (!is_known) return fail(env, "sweep: not begun");
   if (!is_count(s->from, SAFE_MAX) || !is_count(s->start, SAFE_MAX) || !is_count(s->end, SAFE_MAX) ||
-      !is_count(s->offset, SAFE_MAX) || !is_count(s->count, (double)all.room))
+      !is_count(s->offset, SAFE_MAX) || !is_count(s->one, SAFE_MAX) || !is_count(s->two, SAFE_MAX) ||
+      !is_count(s->count, (double)all.room))
     return fail(env, "sweep: a number that does not fit");
-  bool aarch64;
-  if (napi_get_value_bool(env, at[3], &aarch64) != napi_ok) return fail(env, "sweep: of no machine");
-  const size_t count = (aarch64 ? sweep_aarch64 : sweep_x86)(&all, s, bytes.data, bytes.length);
+  uint32_t which;
+  if (napi_get_value_uint32(env, at[3], &which) != napi_ok || which >= sizeof SEARCHES / sizeof SEARCHES[0])
+    return fail(env, "sweep: of no kind");
+  if (SEARCHES[which] == sweep_pointers && s->one < 1) return fail(env, "sweep: a number that does not fit");
+  const size_t count = SEARCHES[which](&all, s, bytes.data, bytes.length);
   if (napi_create_double(env, (double)count, &result) != napi_ok) return NULL;
   return result;
 }
