@@ -9,6 +9,7 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PACKAGE_ROOT } from '#cli/paths.ts';
+import { APPLY_FLAGS } from '#deltas/trial.ts';
 import { commandLine } from '#scripts/command-line.ts';
 import { PAIRS } from './deltas/pairs.ts';
 import { measured } from './deltas/run.ts';
@@ -132,13 +133,7 @@ async function measure(folder: string, pair: string, old: string, young: string)
   ]);
   if (!made.ok) throw new Error(`midair delta create failed on ${pair}`);
   const script = join(PACKAGE_ROOT, 'bench/deltas/apply.ts');
-  const applied = await measured(process.execPath, [
-    '--expose-gc',
-    '--max-old-space-size=64',
-    script,
-    old,
-    delta,
-  ]);
+  const applied = await measured(process.execPath, ['--expose-gc', ...APPLY_FLAGS, script, old, delta]);
   if (!applied.ok) throw new Error(`our own delta does not apply on ${pair}`);
   const { ms, cpuMs, overBytes } = JSON.parse(applied.stdout) as Record<'ms' | 'cpuMs' | 'overBytes', number>;
   say({

@@ -308,8 +308,14 @@ export class World {
 
   /** What the hub last heard of the device. */
   async current(): Promise<Current | null> {
-    const { devices } = await this.hub.status();
-    return devices.find(({ name }) => name === this.device)?.current ?? null;
+    return (await this.#told()).current;
+  }
+
+  /** What the device reports, and whether it is about the target that the hub has now. */
+  async #told(): Promise<{ current: Current | null; isNow: boolean }> {
+    const { devices, target } = await this.hub.status();
+    const current = devices.find(({ name }) => name === this.device)?.current ?? null;
+    return { current, isNow: current?.generation === target.generation };
   }
 
   /**
@@ -323,11 +329,11 @@ export class World {
     msMax: number = LIMITS.updateMsMax,
   ): Promise<Current> {
     const flies = async () => {
-      const current = await this.current();
+      const { current, isNow } = await this.#told();
       if (current === null) return undefined;
       onStage(current);
       const { update, owner } = current;
-      if (update.status === 'failed' && update.release === release) {
+      if (isNow && update.status === 'failed' && update.release === release) {
         throw new WorldError(
           'UPDATE_FAILED',
           `${release} failed: ${update.failure.code}: ${update.failure.text}`,
