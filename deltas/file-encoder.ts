@@ -51,6 +51,11 @@ export type EncodedFile =
       inside: { type: 'solid' } | Patch;
     };
 
+export interface Beside {
+  changedBytes: number;
+  takesNew: boolean;
+}
+
 /** One way to make a file, and what it would write. */
 interface Way {
   made: EncodedFile;
@@ -67,8 +72,11 @@ const SHARED_BYTES = 24;
 const PATCH_BYTES = 12;
 /** What opening costs: lengths. */
 const OPENED_BYTES = 8;
-/** About what a change costs that is compressed with others, of what it costs alone; and what its frame takes beside that. */
-const GROUPED_PART = 0.85;
+/**
+ * About what a change costs that is compressed by zstd with nothing beside it, and with as much again of others, of what it costs alone:
+ * other ways end with brotli, which takes a little less. And what its frame takes beside that.
+ */
+const GROUPED_PART = { alone: 1.04, shared: 0.85 };
 const GROUPED_SAVES_BYTES = 20;
 /** When the ranges that were found are less of a new file than this, all of it is tried in place. */
 const IN_PLACE_BELOW = 0.9;
@@ -93,17 +101,18 @@ export class FileEncoder {
    * @param pieces  the new file, `bytes` in all
    * @param basis   the file that it most likely comes from; undefined when there is nothing like it
    * @param further files that may have what that one lacks
-   * @param grouped whether a small new file, like nothing that is there, does best among the small ones that changed
+   * @param beside  the other files of the layer that may be compressed together: how many bytes changed, and whether a new file, like nothing
+   * that is there, does best among them
    */
   async encode(
     pieces: AsyncIterable<Uint8Array>,
     bytes: number,
     basis: BasisFile | undefined,
     further: readonly BasisFile[] = [],
-    grouped = false,
+    beside: Beside = { changedBytes: 0, takesNew: false },
   ): Promise<EncodedFile> {
     if (basis === undefined) {
-      if (!grouped || this.#moveBytesMax === 0 || bytes > LIMITS.groupFileBytesMax)
+      if (!beside.takesNew || this.#moveBytesMax === 0 || bytes > LIMITS.groupFileBytesMax)
         return await this.#alone(pieces, bytes);
       const young = await whole(pieces, bytes);
       if (isText(young) && GroupWriter.takes(young)) return { type: 'grouped', young, old: undefined };
@@ -120,7 +129,7 @@ export class FileEncoder {
     const ways = [
       await this.#moves(young, [basis]),
       await this.#joined(young, [basis, ...further]),
-      ...((await this.#grouped(young, basis)) ?? (await this.#small(young, basis))),
+      ...((await this.#grouped(young, basis, beside)) ?? (await this.#small(young, basis))),
       await this.#opened(young, basis),
     ];
     return await this.#write(ways, young);
@@ -225,14 +234,15 @@ export class FileEncoder {
   }
 
   /** Or as it is. Windows would hardly ever take less, and much time. */
-  async #grouped(young: Buffer, basis: BasisFile): Promise<Way[] | undefined> {
+  async #grouped(young: Buffer, basis: BasisFile, { changedBytes }: Beside): Promise<Way[] | undefined> {
     if (Math.max(young.length, basis.size) > LIMITS.groupFileBytesMax) return undefined;
     const old = Buffer.from(await basis.read(0, basis.size));
     if (!GroupWriter.takes(young) || !GroupWriter.takes(old)) return undefined;
     const alone = (await compress(young, Math.min(this.#level, 12), old)).length;
-    // What cannot be compressed alone shares nothing with others either.
-    const part = alone < young.length / 2 ? GROUPED_PART : 1;
-    const cost = Math.max(8, part * alone - GROUPED_SAVES_BYTES);
+    // What cannot be compressed alone shares nothing with others either, nor does what has none.
+    const shared = alone < young.length / 2 ? Math.min(1, changedBytes / young.length) : 0;
+    const part = GROUPED_PART.alone + shared * (GROUPED_PART.shared - GROUPED_PART.alone);
+    const cost = Math.max(8, part * alone - (changedBytes > 0 ? GROUPED_SAVES_BYTES : 0));
     return [{ made: { type: 'grouped', young, old }, cost, writes: [] }, await this.#asIs(young)];
   }
 

@@ -140,15 +140,15 @@ const stored = (spool: Spool): Stored => ({
   stream: () => spool.stream(),
 });
 
-/** Of the small files: a few new ones among many that changed are like these; many new ones do best in the solid section. */
-function mostlyChanged(contents: LayerContext['contents']): boolean {
+/** Of the small files. */
+function smallBytes(contents: LayerContext['contents']): { changed: number; fresh: number } {
   let [changed, fresh] = [0, 0];
   for (const { bytes, same, similar } of contents.values()) {
     if (same !== undefined || bytes > LIMITS.groupFileBytesMax) continue;
     if (similar.length > 0) changed += bytes;
     else fresh += bytes;
   }
-  return changed > fresh;
+  return { changed, fresh };
 }
 
 /** The bytes of one behind those of the other. */
@@ -173,7 +173,9 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   );
   const groupSpool = await Spool.create(path('groups'));
   const groups = new GroupWriter(groupSpool, context.level);
-  const isAlike = mostlyChanged(context.contents);
+  const { changed, fresh } = smallBytes(context.contents);
+  // A few new ones among many that changed are like these; many new ones do best in the solid section.
+  const takesNew = changed > fresh;
   const index = new IndexPair(context.list);
   const nothing = (): { files: number; bytes: number } => ({ files: 0, bytes: 0 });
   const none = (): { count: number; bytes: number; patchBytes: number } => ({
@@ -239,7 +241,10 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     });
     const [first, ...further] = files;
     const others = further.map(({ file }) => file);
-    const made = await fileEncoder.encode(pieces, length, first?.file, others, isAlike);
+    const made = await fileEncoder.encode(pieces, length, first?.file, others, {
+      changedBytes: Math.max(0, changed - length),
+      takesNew,
+    });
     if (made.type === 'literal') {
       count('literal', length);
       return { type: 'solid' };

@@ -93,10 +93,10 @@ export const LIMITS = {
   openedFilesBytesMax: 256 * 1024 * 1024,
 
   /** Contents that are compressed together, and their dictionary: each in the reader's memory. */
-  groupBytesMax: 4 * 1024 * 1024,
+  groupBytesMax: 8 * 1024 * 1024,
   groupFilesMax: 1_024,
-  /** A maker puts no longer ones together: they have enough of their own for tables and matches. */
-  groupFileBytesMax: 1024 * 1024,
+  /** A maker puts no longer ones together: with what they come from they would soon fill a group alone. */
+  groupFileBytesMax: 4 * 1024 * 1024,
 
   /** 8 MiB of history in the decoder for each of the two solid streams of a layer. */
   zstdWindowLogMax: 23,

@@ -80,9 +80,9 @@ describe('small files that changed', () => {
   });
 
   test('are cut into groups that a reader can hold', async () => {
-    const large = tree(30, 5_000);
+    const large = tree(60, 5_000);
     const { layer, artifact } = await between(large, edited(large));
-    expect(layer.grouped.files).toBe(30);
+    expect(layer.grouped.files).toBe(60);
     expect(layer.grouped.bytes).toBeGreaterThan(LIMITS.groupBytesMax);
     const delta = await openDelta(memoryAccess(artifact));
     expect(delta.codecs).toContain('grouped-1');
@@ -181,7 +181,7 @@ describe.each([
       [5, LIMITS.groupBytesMax, 'TOO_LARGE'],
       [13, 1, 'CORRUPT'],
       [13, -1, 'CORRUPT'],
-      [13, LIMITS.movesChunkBytesMax, 'TOO_LARGE'],
+      [13, LIMITS.groupBytesMax + LIMITS.chunkBytes, 'TOO_LARGE'],
     ] as const) {
       const hostile = await changed(({ raw }) => raw.writeUInt32LE(raw.readUInt32LE(place) + more, place));
       expect([place, more, await outcome(hostile)]).toEqual([place, more, code]);

@@ -39,7 +39,7 @@ const GAP_BYTES = 1024;
 const LOOK_BYTES = 4096;
 
 function grainOf(bytes: number): Grain {
-  if (bytes <= 8 * 1024 ** 2) return { seedBytes: 8, step: 1 };
+  if (bytes <= 16 * 1024 ** 2) return { seedBytes: 8, step: 1 };
   return bytes <= 64 * 1024 ** 2 ? { seedBytes: 12, step: 2 } : { seedBytes: 16, step: 4 };
 }
 
