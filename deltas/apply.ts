@@ -5,10 +5,10 @@
  * compared, so that a layer that went wrong anywhere never reaches its end. Bytes yielded before are to be thrown away
  * when a DeltaError follows.
  *
- * Memory: what is held at one time is below 64 MiB for any layer and image that a maker here makes (16 for xdelta3, 8 of history for each
- * stream, at most 4 of index and its items, a window with its source and patch, or 16 while a group is made, buffers); plus, when the artifact asks
- * for one, the basis's listing, some 250 bytes a file. The process grows by more since buffers are collected late:
- * measured for a file of 127 MB in 201 windows, 50 MiB with --max-old-space-size=64 and 95 MiB without.
+ * Memory: 16 MiB for xdelta3 if it is used, history for each stream (as much as it is long, at most 8), at most 4 of index and its items, a
+ * window with its source and patch, or 32 while a group is made, buffers; plus, when the artifact asks for one, the basis's listing, some 250
+ * bytes a file. It is meant to be below 64 together, and is in all that was measured (bench/deltas.ts): 49 at most, in a process with
+ * APPLY_FLAGS. Without them it grows by more, since buffers are collected late: by 95 for a file of 127 MB in 201 windows.
  */
 import { createHash } from 'node:crypto';
 import { tmpdir } from 'node:os';
