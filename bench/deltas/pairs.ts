@@ -115,7 +115,10 @@ const libraries = [
   released('axios', 'axios, sources, bundles and their maps', 'axios', ['1.8.0', '1.9.0']),
   released('three', 'three, sources and bundles of them', 'three', ['0.173.0', '0.174.0']),
   released('typescript', 'TypeScript, bundles of 6 and 9 MB', 'typescript', ['5.8.2', '5.8.3']),
-  released('rust', 'Lightning CSS, a native module (Rust)', 'lightningcss-linux-x64-gnu', ['1.29.1', '1.29.2']),
+  released('rust', 'Lightning CSS, a native module (Rust)', 'lightningcss-linux-x64-gnu', [
+    '1.29.1',
+    '1.29.2',
+  ]),
   released('wasm', 'esbuild as WebAssembly (Go)', 'esbuild-wasm', ['0.25.0', '0.25.1']),
 ];
 
