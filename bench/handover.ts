@@ -111,7 +111,8 @@ try {
   panel = client;
   for (let i = 0; i < load; i += 1)
     await scope.use('busy loop', busyLoop, (child) => void child.kill('SIGKILL'));
-  for (let to = 'v2'; rounds.length < count; to = other(to)) {
+  let to = 'v2';
+  while (rounds.length < count) {
     let round: Round;
     try {
       round = await handOver(world, to);
@@ -121,7 +122,6 @@ try {
       failed += 1;
       process.exitCode = 1;
       say(`to ${to}: ${(error as Error).message}; ${other(to)} flies on`);
-      to = other(to);
       continue;
     }
     rounds.push(round);
@@ -130,9 +130,10 @@ try {
       `${String(rounds.length).padStart(String(count).length)}/${count} to ${to}: gap ${ms(during.gapMsMax)}, ordinary ` +
         `${ms(ordinary.gapMsMax)}, missed ${during.missedCycles}, from release to grant ${ms(tookMs)}`,
     );
+    to = other(to);
   }
   client.close();
-  await takeOvers(world, count % 2 === 0 ? 'v2' : 'v1');
+  await takeOvers(world, to);
   await flyPeers(world);
 } catch (error) {
   say(`bench handover: ${(error as Error).message}\nlogs: ${directory}/logs`);

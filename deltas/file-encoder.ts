@@ -51,8 +51,11 @@ export type EncodedFile =
       inside: { type: 'solid' } | Patch;
     };
 
+/** The other files of the layer that may be compressed together. */
 export interface Beside {
+  /** Of those that come from a basis file. */
   changedBytes: number;
+  /** Whether a new file, like nothing that is there, does best among them. */
   takesNew: boolean;
 }
 
@@ -101,8 +104,6 @@ export class FileEncoder {
    * @param pieces  the new file, `bytes` in all
    * @param basis   the file that it most likely comes from; undefined when there is nothing like it
    * @param further files that may have what that one lacks
-   * @param beside  the other files of the layer that may be compressed together: how many bytes changed, and whether a new file, like nothing
-   * that is there, does best among them
    */
   async encode(
     pieces: AsyncIterable<Uint8Array>,

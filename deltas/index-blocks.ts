@@ -1,6 +1,7 @@
 /** The index of a layer out of its artifact, block by block, and the basis files that it refers to. */
 import type { DeltaReader, HeaderLayer } from '#deltas/artifact.ts';
 import { type Basis, type List, listBasis } from '#deltas/basis.ts';
+import { checkBytesOf } from '#deltas/check.ts';
 import { decompress } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import type { GroupedContent } from '#deltas/group-reader.ts';
@@ -14,7 +15,7 @@ export async function* indexBlocks(
   layer: HeaderLayer,
   list: List | undefined,
 ): AsyncGenerator<IndexReader> {
-  const crc = delta.header.codecs.includes('crc-32');
+  const checkBytes = checkBytesOf(delta.header.codecs);
   for (const section of layer.sections) {
     if (section.kind !== 'index') continue;
     if (section.rawBytes > LIMITS.indexBytesMax || section.bytes > LIMITS.indexBytesMax) {
@@ -23,7 +24,7 @@ export async function* indexBlocks(
     const parts: Buffer[] = [];
     for await (const piece of delta.stream(section)) parts.push(piece);
     const block = await decompress(Buffer.concat(parts), section.rawBytes, 'a block of the index');
-    yield new IndexReader(block, list, crc);
+    yield new IndexReader(block, list, checkBytes);
   }
 }
 

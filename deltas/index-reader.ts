@@ -42,17 +42,17 @@ type MadeFrom =
 export class IndexReader {
   readonly #columns: Record<Column, ByteReader>;
   readonly #state: IndexState;
-  readonly #crc: boolean;
+  readonly #checkBytes: number;
   /** Name of the file that the last pax header belongs to, with its place in the listing. */
   #ahead: { name: string; listed: number | undefined } | undefined;
 
   /**
-   * @param crc whether the delta has `crc-32`
+   * @param checkBytes of a basis file: see check.ts
    * @throws DeltaError `CORRUPT`
    */
-  constructor(block: Buffer, list: List | undefined, crc: boolean) {
+  constructor(block: Buffer, list: List | undefined, checkBytes: number) {
     this.#state = new IndexState(list);
-    this.#crc = crc;
+    this.#checkBytes = checkBytes;
     const reader = new ByteReader(block, 'index');
     const lengths = COLUMNS.map(() => reader.integer(LIMITS.indexBytesMax));
     this.#columns = Object.fromEntries(
@@ -74,11 +74,11 @@ export class IndexReader {
   }
 
   #basisCheck(): Buffer {
-    return this.#columns.checks.bytes(this.#crc ? LIMITS.crcBytes : LIMITS.checkBytes);
+    return this.#columns.checks.bytes(this.#checkBytes);
   }
 
   #outputCheck(): Buffer | undefined {
-    return this.#crc ? undefined : this.check();
+    return this.#checkBytes === LIMITS.crcBytes ? undefined : this.check();
   }
 
   /** @throws DeltaError `CORRUPT` when the columns hold more than was read */

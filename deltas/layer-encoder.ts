@@ -21,6 +21,7 @@ import { IndexWriter } from '#deltas/index-writer.ts';
 import { type LayerSource, readLayer } from '#deltas/layer.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import type { Match } from '#deltas/match.ts';
+import { piecesOf } from '#deltas/random-access.ts';
 import { SolidWriter, type Stored } from '#deltas/solid-writer.ts';
 import { Spool } from '#deltas/spool.ts';
 import type { TarItem } from '#deltas/tar.ts';
@@ -152,9 +153,8 @@ function smallBytes(contents: LayerContext['contents']): { changed: number; fres
 }
 
 /** The bytes of one behind those of the other. */
-async function* piecesOf(files: readonly { file: BasisFile }[]): AsyncGenerator<Uint8Array> {
-  for (const { file } of files)
-    for (let at = 0; at < file.size; at += LIMITS.chunkBytes) yield await file.read(at, LIMITS.chunkBytes);
+async function* bytesOf(files: readonly { file: BasisFile }[]): AsyncGenerator<Uint8Array> {
+  for (const { file } of files) yield* piecesOf(file);
 }
 
 /** @throws DeltaError `BAD_INPUT`, `READ_FAILED`; or the scratch directory's own error */
@@ -262,7 +262,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     const known = {
       path: first?.path ?? '',
       basisBytes: first?.file.size ?? 0,
-      basisCheck: await checkOf(piecesOf(made.type === 'moves' && made.isJoined ? files : files.slice(0, 1))),
+      basisCheck: await checkOf(bytesOf(made.type === 'moves' && made.isJoined ? files : files.slice(0, 1))),
     };
     if (made.type !== 'streams') {
       count('patched', length);

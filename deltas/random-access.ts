@@ -2,6 +2,7 @@
 import { readSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { setImmediate } from 'node:timers/promises';
+import { LIMITS } from '#deltas/limits.ts';
 
 /**
  * Read on the caller's thread: what another thread costs, some 80 µs there and back, is most of a patch's reads, which mostly
@@ -19,6 +20,16 @@ export interface RandomAccess {
    * @param into may be taken for them: memory of at least that length that the caller has done with
    */
   read(offset: number, length: number, into?: Uint8Array): Promise<Uint8Array>;
+}
+
+/** `length` bytes from `offset` on, which there must be; by default all. */
+export async function* piecesOf(
+  file: RandomAccess,
+  offset = 0,
+  length = file.size,
+): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < length; at += LIMITS.chunkBytes)
+    yield await file.read(offset + at, Math.min(LIMITS.chunkBytes, length - at));
 }
 
 export function memoryAccess(bytes: Uint8Array): RandomAccess {

@@ -7,7 +7,7 @@
 import { createHash } from 'node:crypto';
 import type { DeltaReader, HeaderLayer, Section } from '#deltas/artifact.ts';
 import type { Basis, BasisFile, List } from '#deltas/basis.ts';
-import { agrees } from '#deltas/check.ts';
+import { agrees, checkBytesOf } from '#deltas/check.ts';
 import { type Compression, decompress, SectionReader } from '#deltas/compression.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { GroupReader } from '#deltas/group-reader.ts';
@@ -67,8 +67,8 @@ export class Sources {
         const file = await this.#open(path);
         return { ...this.#guarded(file, path), close: async () => await file.close?.() };
       };
-      const checkBytes = delta.header.codecs.includes('crc-32') ? LIMITS.crcBytes : LIMITS.checkBytes;
-      this.#groups = new GroupReader(groups, groupedContents(delta, layer, list), open, checkBytes);
+      const contents = groupedContents(delta, layer, list);
+      this.#groups = new GroupReader(groups, contents, open, checkBytesOf(delta.header.codecs));
     }
   }
 

@@ -5,8 +5,7 @@
  */
 import { type FileHandle, open, rm } from 'node:fs/promises';
 import type { BasisFile } from '#deltas/basis.ts';
-import { LIMITS } from '#deltas/limits.ts';
-import { readAt } from '#deltas/random-access.ts';
+import { piecesOf, readAt } from '#deltas/random-access.ts';
 
 export class Spool {
   readonly #path: string;
@@ -50,10 +49,8 @@ export class Spool {
   }
 
   /** All of it, in pieces. */
-  async *stream(): AsyncGenerator<Uint8Array> {
-    const all = this.file(0, this.#length);
-    for (let at = 0; at < all.size; at += LIMITS.bodyChunkBytes)
-      yield await all.read(at, LIMITS.bodyChunkBytes);
+  stream(): AsyncGenerator<Uint8Array> {
+    return piecesOf(this.file(0, this.#length));
   }
 
   /** Closes it and leaves the file. */

@@ -1,5 +1,6 @@
 /** Small files that are compressed together: smaller than each alone, bit by bit, and nothing hostile gets far. */
 import { beforeAll, describe, expect, test } from 'vitest';
+import { GROUP } from '#deltas/group-reader.ts';
 import { type Basis, basisFromLayers, inspectDelta, memoryAccess, openDelta } from '#deltas/index.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import {
@@ -181,7 +182,11 @@ describe.each([
       [5, LIMITS.groupBytesMax, 'TOO_LARGE'],
       [13, 1, 'CORRUPT'],
       [13, -1, 'CORRUPT'],
-      [13, LIMITS.groupBytesMax + LIMITS.chunkBytes, 'TOO_LARGE'],
+      [
+        13,
+        form === GROUP.moves ? LIMITS.movesChunkBytesMax : LIMITS.groupBytesMax + LIMITS.chunkBytes,
+        'TOO_LARGE',
+      ],
     ] as const) {
       const hostile = await changed(({ raw }) => raw.writeUInt32LE(raw.readUInt32LE(place) + more, place));
       expect([place, more, await outcome(hostile)]).toEqual([place, more, code]);

@@ -11,7 +11,7 @@ import { createInflateRaw } from 'node:zlib';
 import type { BasisFile } from '#deltas/basis.ts';
 import { asDeltaError, DeltaError } from '#deltas/errors.ts';
 import { LIMITS } from '#deltas/limits.ts';
-import { memoryAccess } from '#deltas/random-access.ts';
+import { memoryAccess, piecesOf } from '#deltas/random-access.ts';
 import { Spool } from '#deltas/spool.ts';
 import { CHUNK_BYTES, FRAME_EDGE, type OldStream, placeBytes } from '#deltas/streams/plan.ts';
 
@@ -31,11 +31,6 @@ async function* inChunks(
     yield await file.read(offset + number * CHUNK_BYTES + CHUNK_HEAD + at, some);
     at += some;
   }
-}
-
-async function* inFile(file: BasisFile, offset: number, length: number): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < length; at += LIMITS.chunkBytes)
-    yield await file.read(offset + at, Math.min(LIMITS.chunkBytes, length - at));
 }
 
 /** A stream's content, exactly as long as it should be. */
@@ -109,7 +104,7 @@ export class OpenedFile implements BasisFile {
       add(offset - end, end, false);
       end = offset + placeBytes(packedBytes, frame);
       if (frame === 0) {
-        contents.push(inflated(inFile(file, offset, packedBytes), rawBytes));
+        contents.push(inflated(piecesOf(file, offset, packedBytes), rawBytes));
         add(rawBytes, held, true);
         continue;
       }
