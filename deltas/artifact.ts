@@ -12,6 +12,7 @@ import {
   CODECS,
   type Codec,
   codecName,
+  isUnnamed,
   packs,
   SECTIONS,
   type SectionKind,
@@ -88,7 +89,7 @@ export function writeHeader(header: Omit<Header, 'codecs'>, needs: Iterable<Code
   out.integer(codecs.length);
   for (const codec of codecs) {
     out.integer(CODECS[codec]);
-    out.string(codec);
+    out.string(isUnnamed(CODECS[codec]) ? '' : codec);
   }
   out.byte(header.listDigest === undefined ? 0 : 1);
   if (header.listDigest !== undefined) out.bytes(header.listDigest);
@@ -146,14 +147,12 @@ function parseHeader(bytes: Buffer): Header {
     const id = reader.integer();
     const name = reader.string();
     const codec = codecName(id);
-    if (codec !== undefined && codec === name) {
+    if (codec !== undefined && (codec === name || (name === '' && isUnnamed(id)))) {
       codecs.push(codec);
     } else {
       const readable = name.replace(/[^\x20-\x7e]/g, '?').slice(0, 64);
-      throw new DeltaError(
-        'UNSUPPORTED',
-        `this delta needs codec ${readable} (${id}), which this version lacks`,
-      );
+      const which = readable === '' ? id : `${readable} (${id})`;
+      throw new DeltaError('UNSUPPORTED', `this delta needs codec ${which}, which this version lacks`);
     }
   }
   const listed = reader.byte();

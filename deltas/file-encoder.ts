@@ -6,6 +6,7 @@
  * Invariant: what was not chosen leaves nothing in the sinks.
  */
 import type { BasisFile } from '#deltas/basis.ts';
+import type { Codec } from '#deltas/codecs.ts';
 import { compress } from '#deltas/compression.ts';
 import { GroupWriter } from '#deltas/group-writer.ts';
 import type { Window } from '#deltas/index-format.ts';
@@ -29,7 +30,7 @@ type Patch =
       literalBytes: number;
       ranges: number;
       references: { count: number; wrong: number };
-      words: boolean;
+      needs: ReadonlySet<Codec>;
       /** Of all basis files, one behind the other; or of the first alone. */
       isJoined: boolean;
     };
@@ -193,6 +194,8 @@ export class FileEncoder {
     const found = await encodeMoves(old, young);
     const covers = found?.copiedBytes ?? 0;
     const ways = [found];
+    // Of a module it is not either, and there are few of them.
+    if (found?.needs.has('modules-1') === true) ways.push(await encodeMoves(old, young, undefined, 'coarse'));
     const known = covers < IN_PLACE_BELOW * young.length ? inPlace(old, young) : undefined;
     if (known !== undefined) ways.push(await encodeMoves(old, young, known));
     // Of data it is not known beforehand how close ranges should be looked for.
@@ -203,11 +206,11 @@ export class FileEncoder {
 
   async #moved(moved: EncodedMoves | undefined, fileCount: number): Promise<Way | undefined> {
     if (moved === undefined || moved.copiedBytes === 0) return undefined;
-    const { chunks, literals, ranges, references, words } = moved;
+    const { chunks, literals, ranges, references, needs } = moved;
     const length = (list: Uint8Array[]): number => list.reduce((sum, one) => sum + one.length, 0);
     const [movesBytes, literalBytes] = [length(chunks), length(literals)];
     return {
-      made: { type: 'moves', movesBytes, literalBytes, ranges, references, words, isJoined: fileCount > 1 },
+      made: { type: 'moves', movesBytes, literalBytes, ranges, references, needs, isJoined: fileCount > 1 },
       cost: PATCH_BYTES + FURTHER_BYTES * (fileCount - 1) + (await this.#cost(chunks, literals)),
       writes: [
         ...chunks.map((some) => ({ to: 'moves' as const, bytes: some })),

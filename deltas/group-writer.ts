@@ -5,6 +5,7 @@
  * Memory: about ten times a group.
  */
 import { checkOf } from '#deltas/check.ts';
+import type { Codec } from '#deltas/codecs.ts';
 import { compress, compressBrotli, isPlain } from '#deltas/compression.ts';
 import { GROUP } from '#deltas/group-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
@@ -16,6 +17,8 @@ export class GroupWriter {
   readonly #level: number;
   #contents: Buffer[] = [];
   readonly #files = new Map<string, Buffer>();
+  /** Codecs that groups take beside their own. */
+  readonly needs = new Set<Codec>();
   #bytes = 0;
   #oldBytes = 0;
 
@@ -56,9 +59,10 @@ export class GroupWriter {
     const frame = await compress(young, this.#level, old.length === 0 ? undefined : old);
     const framed = [u32(frame.length), frame];
     const moved = await smallestMoves(old, young);
-    const isMoved = moved !== undefined && bytesOf(moved) < bytesOf(framed);
+    const isMoved = moved !== undefined && bytesOf(moved.parts) < bytesOf(framed);
     head[0] = isMoved ? GROUP.moves : GROUP.frame;
-    await this.#spool.append([head, check, ...(isMoved ? moved : framed)]);
+    await this.#spool.append([head, check, ...(isMoved ? moved.parts : framed)]);
+    if (isMoved) for (const codec of moved.needs) this.needs.add(codec);
     this.#contents = [];
     this.#files.clear();
     this.#bytes = 0;
@@ -75,17 +79,20 @@ function u32(value: number): Buffer {
 }
 
 /** As a group has it. */
-async function smallestMoves(old: Buffer, young: Buffer): Promise<Buffer[] | undefined> {
-  let best: Buffer[] | undefined;
+async function smallestMoves(
+  old: Buffer,
+  young: Buffer,
+): Promise<{ parts: Buffer[]; needs: ReadonlySet<Codec> } | undefined> {
+  let best: { parts: Buffer[]; needs: ReadonlySet<Codec> } | undefined;
   for (const moves of await gradedMoves(old, young, ['data', 'coarse'])) {
-    if (moves === undefined || moves.words) continue;
+    if (moves === undefined) continue;
     const parts: Buffer[] = [];
     for (const raw of [Buffer.concat(moves.chunks), Buffer.concat(moves.literals)]) {
       if (raw.length > LIMITS.movesChunkBytesMax) return best;
       const packed = await compressBrotli(raw);
       parts.push(u32(raw.length), u32(packed.length), packed);
     }
-    if (best === undefined || bytesOf(parts) < bytesOf(best)) best = parts;
+    if (best === undefined || bytesOf(parts) < bytesOf(best.parts)) best = { parts, needs: moves.needs };
   }
   return best;
 }

@@ -207,7 +207,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
   ): Patched => {
     if (made.type === 'moves') {
       const { ranges, references, movesBytes, literalBytes } = made;
-      if (made.words) needs.add('words-1');
+      for (const codec of made.needs) needs.add(codec);
       tally.moves.files += 1;
       tally.moves.bytes += bytes;
       tally.moves.ranges += ranges;
@@ -348,6 +348,7 @@ export async function encodeLayer(layer: LayerSource, context: LayerContext): Pr
     });
     if (end !== undefined) await index.endBlock(end);
     await groups.end();
+    for (const codec of groups.needs) needs.add(codec);
     const encoded: EncodedLayer = {
       layer,
       plainIndex: index.plain,

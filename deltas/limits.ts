@@ -68,6 +68,9 @@ export const LIMITS = {
   /** Common parts of frame descriptions that are remembered. */
   elfFramesMax: 65_536,
   elfNamesBytesMax: 1024 * 1024,
+  /** Of a WebAssembly module: more is none that a compiler made. */
+  wasmSectionsMax: 4_096,
+  wasmImportsBytesMax: 1024 * 1024,
 
   /** What one file's streams are told by, whole in the reader's memory; of them, and of old ones to open; of models. */
   streamsPlanBytesMax: 4 * 1024 * 1024,

@@ -37,6 +37,12 @@ const TOOLS = [
     why: 'failure injection makes virtual interfaces with it, in a namespace of its own',
     when: () => ['test', 'check'].includes(PURPOSE),
   },
+  {
+    command: 'wasm-objdump',
+    debian: 'wabt',
+    why: 'what we find in WebAssembly is compared with what it finds',
+    when: () => ['test', 'check'].includes(PURPOSE),
+  },
   { command: 'xdelta3', debian: 'xdelta3', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
   { command: 'bsdiff', debian: 'bsdiff', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },
   { command: 'zstd', debian: 'zstd', why: 'a peer in the benchmark', when: () => PURPOSE === 'deltas' },

@@ -105,6 +105,23 @@ describe('format v1', () => {
       blame: 'artifact',
       message: 'this delta needs codec zzzz (2), which this version lacks',
     });
+    // Those of before a certain time are known by their number alone: here `columns-1`, 3, without its name.
+    const unnamed = (id: number): Buffer => {
+      const header = Buffer.concat([
+        artifact.subarray(48, 0x77),
+        Buffer.of(id, 0),
+        artifact.subarray(0x82, 0xc0),
+      ]);
+      const head = Buffer.from(artifact.subarray(0, 48));
+      head.writeUInt32LE(header.length, 12);
+      createHash('sha256').update(head.subarray(0, 16)).update(header).digest().copy(head, 16);
+      return Buffer.concat([head, header, artifact.subarray(0xc0)]);
+    };
+    expect((await open(unnamed(3))).codecs).toEqual(['zstd', 'columns-1']);
+    await expect(open(unnamed(100))).rejects.toMatchObject({
+      code: 'UNSUPPORTED',
+      message: 'this delta needs codec 100, which this version lacks',
+    });
     await expect(open(change(0xa7, 9))).rejects.toThrow('unknown kind of section 9');
     await expect(open(change(0xa8, 9))).rejects.toThrow('index section in codec 9');
   });

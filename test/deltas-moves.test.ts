@@ -7,65 +7,22 @@ import { brotliCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DeltaError } from '#deltas/errors.ts';
-import { inPlace, type Ranges } from '#deltas/moves/covers.ts';
-import { decodeMoves, type MoveSources } from '#deltas/moves/decoder.ts';
+import { inPlace } from '#deltas/moves/covers.ts';
+import { decodeMoves } from '#deltas/moves/decoder.ts';
 import { readElf } from '#deltas/moves/elf.ts';
-import { type EncodedMoves, encodeMoves } from '#deltas/moves/encoder.ts';
 import { readField, writeField } from '#deltas/moves/fields.ts';
 import { KIND, References } from '#deltas/moves/references.ts';
 import { decode, fieldOf, kindOf, lengthOf, RELATIVE32 } from '#deltas/moves/x86-64.ts';
 import { noise, source } from '#test/deltas-kit.ts';
-
-const sources = (chunks: Buffer, literals: Buffer): MoveSources => {
-  let [chunkAt, literalAt, turns] = [0, 0, 0];
-  return {
-    chunk: async (length) => {
-      if (length > chunks.length - chunkAt) throw new DeltaError('CORRUPT', 'no more');
-      chunkAt += length;
-      return chunks.subarray(chunkAt - length, chunkAt);
-    },
-    // Every other time they have to be waited for.
-    literalNow(length) {
-      if (length > literals.length - literalAt || (turns++ & 1) === 0) return undefined;
-      literalAt += length;
-      return literals.subarray(literalAt - length, literalAt);
-    },
-    async *literal(length) {
-      if (length > literals.length - literalAt) throw new DeltaError('CORRUPT', 'no more');
-      literalAt += length;
-      yield literals.subarray(literalAt - length, literalAt);
-    },
-  };
-};
-const fileOf = (bytes: Buffer) => ({
-  size: bytes.length,
-  read: async (offset: number, length: number) => bytes.subarray(offset, offset + length),
-});
-const rebuild = async (old: Buffer, bytes: number, chunks: Buffer, literals: Buffer): Promise<Buffer> => {
-  const parts: Buffer[] = [];
-  for await (const part of decodeMoves(fileOf(old), bytes, sources(chunks, literals)))
-    parts.push(Buffer.from(part));
-  return Buffer.concat(parts);
-};
-const returned = async (
-  old: Buffer,
-  young: Buffer,
-  known?: Ranges,
-): Promise<{ made: EncodedMoves; back: Buffer }> => {
-  const made = await encodeMoves(old, young, known);
-  if (made === undefined) throw new Error('too many ranges');
-  const { chunks, literals } = made;
-  return { made, back: await rebuild(old, young.length, Buffer.concat(chunks), Buffer.concat(literals)) };
-};
-const comesBack = async (old: Buffer, young: Buffer): Promise<boolean> =>
-  (await returned(old, young)).back.equals(young);
-const thereAndBack = async (old: Buffer, young: Buffer, known?: Ranges): Promise<EncodedMoves> => {
-  const { made, back } = await returned(old, young, known);
-  expect(back.equals(young)).toBe(true);
-  return made;
-};
-const bytesOf = ({ chunks, literals }: EncodedMoves): number =>
-  brotliCompressSync(Buffer.concat(chunks)).length + brotliCompressSync(Buffer.concat(literals)).length;
+import {
+  bytesOf,
+  comesBack,
+  fileOf,
+  rebuild,
+  recordsOf,
+  sources,
+  thereAndBack,
+} from '#test/deltas-moves-kit.ts';
 
 /** A program large enough to have all that programs have: calls, tables, strings, data that points to both. */
 const program = (changed: boolean): string => {
@@ -177,10 +134,25 @@ describe('any bytes', () => {
       async (kind, lead, share, how) => {
         const [old, young] = numbers(kind, lead, share);
         const made = await thereAndBack(old, young, how === 'found' ? undefined : inPlace(old, young));
-        expect(made.words).toBe(true);
+        expect(made.needs).toContain('words-1');
         expect(bytesOf(made)).toBeLessThan(0.95 * byBytes(old, young));
       },
     );
+
+    it('that change by what kind of record they are in: told inline, in less', async () => {
+      const [old, young] = [recordsOf(false), recordsOf(true)];
+      const made = await thereAndBack(old, young);
+      expect([...made.needs]).toEqual(['inline-1']);
+      // Of one chunk, after the plan: its length, 0, 1, what it copies.
+      const chunk = made.chunks[3] as Buffer;
+      expect([...chunk.subarray(0, 2)]).toEqual([0, 1]);
+      const bad = Buffer.concat([...made.chunks.slice(0, 3), chunk]);
+      bad[bad.length - chunk.length + 1] = 3;
+      await expect(rebuild(old, young.length, bad, Buffer.concat(made.literals))).rejects.toMatchObject({
+        code: 'CORRUPT',
+        message: 'moves: words of no width',
+      });
+    });
 
     it('come back whatever changed, and wherever a piece or a range ends within one', async () => {
       const change = fc.record({
@@ -196,7 +168,7 @@ describe('any bytes', () => {
           const [old, young] = numbers(kind, lead, share, 20_000);
           const parts = [young.subarray(0, cut), noise(added, 'put in'), young.subarray(cut)];
           const made = await thereAndBack(old, Buffer.concat(parts));
-          if (made.words) told += 1;
+          if (made.needs.has('words-1')) told += 1;
         }),
         { numRuns: 60 },
       );

@@ -19,10 +19,11 @@ import { DeltaError } from '#deltas/errors.ts';
 import { applyLayer, memoryAccess, openDelta } from '#deltas/index.ts';
 import { joinColumns, writers } from '#deltas/moves/columns.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
-import { type Elf, type Part, readElf } from '#deltas/moves/elf.ts';
+import { readElf } from '#deltas/moves/elf.ts';
 import { encodeMoves } from '#deltas/moves/encoder.ts';
 import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
 import { NATIVE, type Native } from '#deltas/moves/native.ts';
+import type { Part, Program } from '#deltas/moves/program.ts';
 import { BLOCK_BYTES, type Found, References } from '#deltas/moves/references.ts';
 import { ONE, TWO } from '#deltas/moves/x86-64.ts';
 import { memoryBasis, noise } from '#test/deltas-kit.ts';
@@ -41,7 +42,7 @@ const listed = ({ count, offsets, kinds, targets, extras }: Found): Buffer =>
   );
 
 /** @returns how many references were found, in blocks that are the same by both; throws at the first that differs */
-const sweptAlike = async (bytes: Buffer, elf: Elf): Promise<number> => {
+const sweptAlike = async (bytes: Buffer, elf: Program): Promise<number> => {
   const read = fileOf(bytes).read;
   const [ours, theirs] = [null, NATIVE].map((native) => new References(elf, read, bytes.length, native));
   let count = 0;
@@ -59,8 +60,8 @@ const codeOf = (
   fixed: boolean,
   address: number,
   parts?: Part[],
-  machine: Elf['machine'] = 'x86-64',
-): Elf => ({
+  machine: Program['machine'] = 'x86-64',
+): Program => ({
   machine,
   fixed,
   inPlace: true,
@@ -317,7 +318,7 @@ describe('references', () => {
     const { old } = aarch64();
     const elf = await readElf(fileOf(old).read, old.length);
     expect(elf?.machine).toBe('aarch64');
-    expect(await sweptAlike(old, elf as Elf)).toBeGreaterThan(500);
+    expect(await sweptAlike(old, elf as Program)).toBeGreaterThan(500);
   });
 
   it('of code in many parts, that begin and end within instructions, are the same', async () => {

@@ -4,8 +4,11 @@
  * Maker and reader walk the same pieces in the same order; they differ in `fix`: the maker compares the prediction with the new
  * file and writes down what it missed, the reader reads that.
  */
+import type { Ranges } from '#deltas/moves/covers.ts';
 import { readField, targetFor, valueFor, writeField } from '#deltas/moves/fields.ts';
-import type { Prediction } from '#deltas/moves/prediction.ts';
+import { ModulePrediction } from '#deltas/moves/module-prediction.ts';
+import { Prediction } from '#deltas/moves/prediction.ts';
+import type { Program, Segment } from '#deltas/moves/program.ts';
 import { BLOCK_BYTES, type Found, KIND, WIDTH } from '#deltas/moves/references.ts';
 
 /**
@@ -24,6 +27,18 @@ const PAGE = 4096;
 /** A block and what of a reference reaches over its end. */
 export const PIECE_BYTES_MAX = BLOCK_BYTES + 8;
 
+/** @param moves of the old program's anchors */
+export function predictionOf(
+  old: Program,
+  segments: readonly Segment[],
+  ranges: Ranges,
+  moves: readonly number[],
+): Prediction | ModulePrediction {
+  return old.module === undefined
+    ? new Prediction(old, segments, ranges, moves)
+    : new ModulePrediction(old.module);
+}
+
 /**
  * A piece ends where a block of the old file ends, or with the reference that reaches over that end: what a piece's references
  * need is one block.
@@ -38,6 +53,18 @@ export function pieceBytes(from: number, left: number, found: Found | undefined)
   return Math.max(room, Math.min(left, last - from));
 }
 
+/** The first reference whose field does not begin before `from`. */
+function firstFrom({ count, offsets }: Found, from: number): number {
+  let low = 0;
+  let high = count;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if ((offsets[middle] as number) < from) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
 /**
  * Puts right the references of `piece`, a copy of the old file's bytes from `from` on that is to stand at `to` in the new one, as part
  * of that range.
@@ -49,22 +76,19 @@ export function predict(
   to: number,
   range: number,
   found: Found,
-  prediction: Prediction,
+  prediction: Prediction | ModulePrediction,
   fix: Fix,
   ahead?: Ahead,
 ): void {
+  if (prediction instanceof ModulePrediction) {
+    predictModule(piece, from, found, prediction, fix);
+    return;
+  }
   const { count, offsets, kinds, targets, extras } = found;
   if (count === 0) return;
   const view = new DataView(piece.buffer, piece.byteOffset, piece.length);
-  let low = 0;
-  let high = count;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if ((offsets[middle] as number) < from) low = middle + 1;
-    else high = middle;
-  }
   const end = from + piece.length;
-  for (let index = low; index < count; index += 1) {
+  for (let index = firstFrom(found, from); index < count; index += 1) {
     // Of Go's table there are many in a row, all left to do here.
     if (ahead !== undefined && kinds[index] !== KIND.go32) {
       index = ahead(index);
@@ -106,6 +130,33 @@ export function predict(
     if (kind === KIND.go32 && target !== undefined)
       prediction.tableMoves.set(extras[index] as number, target - old);
     else if (target !== undefined) prediction.learn(old, target, value === predicted);
+  }
+}
+
+/** What `predict` does, for a module. */
+function predictModule(
+  piece: Buffer,
+  from: number,
+  found: Found,
+  prediction: ModulePrediction,
+  fix: Fix,
+): void {
+  const { count, offsets, kinds, targets, extras } = found;
+  const view = new DataView(piece.buffer, piece.byteOffset, piece.length);
+  const end = from + piece.length;
+  for (let index = firstFrom(found, from); index < count; index += 1) {
+    const offset = offsets[index] as number;
+    const kind = kinds[index] as number;
+    if (offset + (WIDTH[kind] as number) > end) break;
+    const at = offset - from;
+    const old = targets[index] as number;
+    const space = extras[index] as number;
+    // As it will be read back from the field, which has room for so much.
+    writeField(view, at, kind, Math.max(0, prediction.target(old) - space));
+    const predicted = readField(view, at, kind);
+    const value = fix(view, at, kind, predicted);
+    writeField(view, at, kind, value);
+    prediction.learn(old, space + value);
   }
 }
 

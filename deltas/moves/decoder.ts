@@ -9,12 +9,28 @@ import { ByteReader } from '#deltas/bytes.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { BlockFile } from '#deltas/moves/block-file.ts';
-import { type Ahead, type Fix, PIECE_BYTES_MAX, pieceBytes, predict } from '#deltas/moves/copier.ts';
+import {
+  type Ahead,
+  type Fix,
+  PIECE_BYTES_MAX,
+  pieceBytes,
+  predict,
+  predictionOf,
+} from '#deltas/moves/copier.ts';
 import type { Ranges } from '#deltas/moves/covers.ts';
-import { type ReadAt, readElf, type Segment } from '#deltas/moves/elf.ts';
-import { DATA_COLUMNS, PLAN_COLUMNS, WORD_COLUMNS, WORD_WIDTHS } from '#deltas/moves/format.ts';
+import {
+  DATA_COLUMNS,
+  INLINE,
+  INLINE_COLUMNS,
+  PLAN_COLUMNS,
+  WORD_COLUMNS,
+  WORD_WIDTHS,
+} from '#deltas/moves/format.ts';
+import type { ModulePrediction } from '#deltas/moves/module-prediction.ts';
 import { type Missed, NATIVE, type Native, type NativePrediction } from '#deltas/moves/native.ts';
 import { Prediction } from '#deltas/moves/prediction.ts';
+import type { ReadAt, Segment } from '#deltas/moves/program.ts';
+import { readProgram } from '#deltas/moves/read-program.ts';
 import { type Found, References } from '#deltas/moves/references.ts';
 
 /** Where the chunks and the literal bytes come from, both read front to back. */
@@ -40,17 +56,17 @@ export async function* decodeMoves(
   const { segments, moves, ranges } = readPlan(await readChunk(sources), file.size, bytes);
   const basis = new BlockFile(file);
   let references: References | undefined;
-  let prediction: Prediction | undefined;
+  let prediction: Prediction | ModulePrediction | undefined;
   let bound: NativePrediction | undefined;
   if (segments.length > 0) {
     const read: ReadAt = (offset, length, into) => basis.read(offset, length, into);
-    const elf = await readElf(read, file.size);
-    if (elf === undefined)
+    const program = await readProgram(read, file.size);
+    if (program === undefined)
       throw new DeltaError('BASIS_MISMATCH', 'a file is to be patched as a program and is none');
-    references = new References(elf, read, file.size, native);
-    prediction = new Prediction(elf, segments, ranges, moves);
+    references = new References(program, read, file.size, native);
+    prediction = predictionOf(program, segments, ranges, moves);
     // It knows Arm's references no more than Go's.
-    if (elf.machine !== 'arm') bound = native?.prediction(prediction);
+    if (prediction instanceof Prediction && program.machine !== 'arm') bound = native?.prediction(prediction);
   }
 
   // Most pieces and literals are short: handed on one by one they would cost more than they are.
@@ -184,11 +200,20 @@ type Chunk = DataChunk | WordChunk;
 function dataChunk(bytes: Buffer): Chunk {
   const reader = new ByteReader(bytes, 'moves');
   const copied = reader.integer();
-  return copied === 0 ? new WordChunk(reader) : new DataChunk(copied, reader);
+  if (copied !== 0) return new DataChunk(copied, columnsOf(DATA_COLUMNS, reader));
+  const width = reader.integer(4);
+  if (width !== INLINE) return new WordChunk(width, reader);
+  const length = reader.integer();
+  if (length === 0) throw new DeltaError('CORRUPT', 'moves: a chunk for no bytes');
+  const { skips, fixes, differences } = columnsOf(INLINE_COLUMNS, reader);
+  return new DataChunk(length, { skips, fixes, same: differences, runs: differences, bytes: differences });
 }
 
+type DataColumns = Record<(typeof DATA_COLUMNS)[number], ByteReader>;
+
 class DataChunk {
-  readonly #columns: Record<(typeof DATA_COLUMNS)[number], ByteReader>;
+  /** The last three may be one. */
+  readonly #columns: DataColumns;
   /** Copied bytes that it still speaks of. */
   left: number;
   readonly missed: Missed;
@@ -196,9 +221,9 @@ class DataChunk {
   #same = Number.POSITIVE_INFINITY;
   #run = 0;
 
-  constructor(copied: number, reader: ByteReader) {
+  constructor(copied: number, columns: DataColumns) {
     this.left = copied;
-    this.#columns = columnsOf(DATA_COLUMNS, reader);
+    this.#columns = columns;
     const { skips, fixes } = this.#columns;
     this.missed = { right: Number.POSITIVE_INFINITY, skips, fixes };
     this.#nextFix();
@@ -272,8 +297,8 @@ class WordChunk {
   #more = 0;
   #carry = 0;
 
-  constructor(reader: ByteReader) {
-    this.#width = reader.integer(4);
+  constructor(width: number, reader: ByteReader) {
+    this.#width = width;
     if (!WORD_WIDTHS.includes(this.#width)) throw new DeltaError('CORRUPT', 'moves: words of no width');
     this.#lead = reader.integer(this.#width - 1);
     this.left = reader.integer();

@@ -6,73 +6,16 @@
  * Source: the System V ABI, "Object Files"; its supplements for x86-64, AArch64 and Arm.
  */
 import { LIMITS } from '#deltas/limits.ts';
-
-export type Machine = 'x86-64' | 'aarch64' | 'arm';
-
-/** A part of the file that is loaded. */
-export interface Segment {
-  /** In the file. */
-  offset: number;
-  fileBytes: number;
-  address: number;
-  /** At least fileBytes; what is beyond is zero and not in the file. */
-  memoryBytes: number;
-}
-
-/** How the references of a part of the file are written. */
-export type Form =
-  /** Instructions. */
-  | 'code'
-  /** Addresses of 8 (4 on Arm) bytes, aligned. */
-  | 'pointers'
-  /** Elf64_Rela: an address, a kind, an address. */
-  | 'relocations'
-  /** Elf64_Sym: the address is at 8. */
-  | 'symbols'
-  /** Frame descriptions, each with the address of its code relative to itself. */
-  | 'frames'
-  /** .eh_frame_hdr's sorted pairs, relative to its start. */
-  | 'frame-table'
-  /** May hold tables of jumps, each entry relative to its table's start. */
-  | 'constants'
-  /** Addresses of 8 bytes at any place: what debuggers read. */
-  | 'loose-pointers'
-  /** i32 from the start of `.rodata`: Go's types. */
-  | 'go-types'
-  /** Go's function table, .gopclntab. */
-  | 'go-functions';
-
-export interface Part {
-  form: Form;
-  offset: number;
-  bytes: number;
-  /** Of what is not loaded: UNLOADED + its offset, so that it, too, can be pointed to. */
-  address: number;
-  /** What its offsets count from; 0: nothing. */
-  anchor: number;
-}
-
-/** A section, where it is loaded; both versions of a program have most of them, by name. */
-export interface Anchor {
-  name: string;
-  address: number;
-  bytes: number;
-}
-
-/** Beyond all addresses. */
-export const UNLOADED = 2 ** 48;
-
-export interface Elf {
-  machine: Machine;
-  /** Linked to a fixed address: instructions may then hold addresses of 4 bytes. */
-  fixed: boolean;
-  /** Data holds addresses in place; else they are in the relocations, and what looks like one is a small number. */
-  inPlace: boolean;
-  segments: Segment[];
-  /** By offset, without overlaps. */
-  parts: Part[];
-  anchors: Anchor[];
-}
+import {
+  type Anchor,
+  type Form,
+  type Machine,
+  type Part,
+  type Program,
+  type ReadAt,
+  type Segment,
+  UNLOADED,
+} from '#deltas/moves/program.ts';
 
 const MACHINES: Record<number, Machine> = { 62: 'x86-64', 183: 'aarch64', 40: 'arm' };
 const PT_LOAD = 1;
@@ -90,11 +33,8 @@ const SHF_ALLOC = 2;
 const SHF_EXECINSTR = 4;
 const SHF_COMPRESSED = 0x800;
 
-/** Reads part of a file; fewer bytes only at its end. */
-export type ReadAt = (offset: number, length: number, into?: Uint8Array) => Promise<Uint8Array>;
-
 /** @returns undefined when it is none, or one that is not understood */
-export async function readElf(read: ReadAt, size: number): Promise<Elf | undefined> {
+export async function readElf(read: ReadAt, size: number): Promise<Program | undefined> {
   const view = async (offset: number, length: number): Promise<Buffer | undefined> => {
     if (!Number.isSafeInteger(offset) || offset < 0 || length > size - offset) return undefined;
     const bytes = await read(offset, length);
@@ -204,12 +144,4 @@ function formOf(name: string, type: number, flags: number, machine: Machine): Fo
   if ((flags & SHF_EXECINSTR) !== 0) return 'code';
   if ((flags & SHF_WRITE) !== 0) return 'pointers';
   return name === '.gcc_except_table' ? undefined : 'constants';
-}
-
-/** Address of a byte of the file; undefined where it is not loaded. */
-export function addressOf(segments: readonly Segment[], offset: number): number | undefined {
-  for (const one of segments) {
-    if (offset >= one.offset && offset < one.offset + one.fileBytes) return one.address + offset - one.offset;
-  }
-  return undefined;
 }

@@ -5,15 +5,19 @@
  * Memory: both files, a masked copy of each, and the seeds (covers.ts): about five times their length.
  */
 import { ByteWriter } from '#deltas/bytes.ts';
+import type { Codec } from '#deltas/codecs.ts';
+import { compress, compressBrotli } from '#deltas/compression.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { joinColumns, writers } from '#deltas/moves/columns.ts';
-import { type Fix, pieceBytes, predict } from '#deltas/moves/copier.ts';
+import { type Fix, pieceBytes, predict, predictionOf } from '#deltas/moves/copier.ts';
 import { findRanges, type Grading, type Ranges } from '#deltas/moves/covers.ts';
-import { type Elf, type ReadAt, readElf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
 import { readField } from '#deltas/moves/fields.ts';
-import { DATA_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
+import { DATA_COLUMNS, INLINE, INLINE_COLUMNS, PLAN_COLUMNS } from '#deltas/moves/format.ts';
 import { masked } from '#deltas/moves/masks.ts';
-import { Prediction } from '#deltas/moves/prediction.ts';
+import type { ModulePrediction } from '#deltas/moves/module-prediction.ts';
+import type { Prediction } from '#deltas/moves/prediction.ts';
+import { type Program, type ReadAt, type Segment, UNLOADED } from '#deltas/moves/program.ts';
+import { readProgram } from '#deltas/moves/read-program.ts';
 import { References } from '#deltas/moves/references.ts';
 import { byWords, type Copied } from '#deltas/moves/words.ts';
 
@@ -26,12 +30,20 @@ export interface EncodedMoves {
   ranges: number;
   /** References in what was copied, and how many of them were predicted wrongly. */
   references: { count: number; wrong: number };
-  /** Whether a chunk tells its differences by words. */
-  words: boolean;
+  /** Codecs that a reader needs beside `moves-1`. */
+  needs: ReadonlySet<Codec>;
 }
 
 /** A correction larger than this says that there is no reference: the bytes are told as they differ. */
 const FIX_MAX = 2 ** 40;
+/** A chunk of fewer is not tried by words, nor inline: with those of other files beside it all do best alike. */
+const WORDS_BYTES_MIN = 1024;
+const INLINE_BYTES_MIN = 4096;
+/** What another form is to save, since chunks of one form are compressed together. */
+const OTHER_PART = 0.97;
+/** By what a chunk's forms are compared: as the section will be, if that does not take too long. */
+const BROTLI_BYTES_MAX = 256 * 1024;
+const LEVEL = 9;
 /** A few bytes that agree between two that differ cost less as zeros than as a new run. */
 const SAME_BYTES_MIN = 3;
 
@@ -41,40 +53,49 @@ const readerOf =
     bytes.subarray(offset, offset + length);
 
 /** Both as programs, if they are of one kind. */
-async function programs(old: Uint8Array, young: Uint8Array): Promise<{ old: Elf; young: Elf } | undefined> {
-  const [a, b] = [await readElf(readerOf(old), old.length), await readElf(readerOf(young), young.length)];
+async function programs(
+  old: Uint8Array,
+  young: Uint8Array,
+): Promise<{ old: Program; young: Program } | undefined> {
+  const [a, b] = [
+    await readProgram(readerOf(old), old.length),
+    await readProgram(readerOf(young), young.length),
+  ];
   return a !== undefined && b !== undefined && a.machine === b.machine ? { old: a, young: b } : undefined;
 }
 
 /**
- * @param known the ranges, of files that are no programs; by default they are looked for
+ * @param known   the ranges, of files that are no programs; by default they are looked for
+ * @param grading how they are looked for in programs
  * @returns undefined when there are more ranges than a reader takes
  */
 export async function encodeMoves(
   old: Uint8Array,
   young: Uint8Array,
   known?: Ranges,
+  grading: Grading = 'program',
 ): Promise<EncodedMoves | undefined> {
-  const elf = known === undefined ? await programs(old, young) : undefined;
+  const both = known === undefined ? await programs(old, young) : undefined;
   let ranges: Ranges;
   let references: References | undefined;
-  let prediction: Prediction | undefined;
-  const segments: Segment[] = elf?.young.segments ?? [];
+  let prediction: Prediction | ModulePrediction | undefined;
+  const segments: Segment[] = both?.young.segments ?? [];
   let moves: number[] = [];
-  if (elf === undefined) {
+  if (both === undefined) {
     ranges = known ?? findRanges(old, young, 'data');
   } else {
-    references = new References(elf.old, readerOf(old), old.length);
-    const theirs = new References(elf.young, readerOf(young), young.length);
-    ranges = findRanges(await masked(old, references), await masked(young, theirs), 'program');
-    moves = anchorMoves(elf.old, elf.young);
-    prediction = new Prediction(elf.old, segments, ranges, moves);
+    references = new References(both.old, readerOf(old), old.length);
+    const theirs = new References(both.young, readerOf(young), young.length);
+    ranges = findRanges(await masked(old, references), await masked(young, theirs), grading);
+    moves = anchorMoves(both.old, both.young);
+    prediction = predictionOf(both.old, segments, ranges, moves);
   }
   if (ranges.count > LIMITS.rangesMax) return undefined;
 
   const plan = writePlan(segments, moves, ranges);
   if (plan.length > LIMITS.movesChunkBytesMax) return undefined;
   const chunks = [plan];
+  const needs = new Set<Codec>(both?.old.module === undefined ? [] : ['modules-1']);
   const literals: Uint8Array[] = [];
   const data = new DataWriter();
   const view = new DataView(young.buffer, young.byteOffset, young.length);
@@ -90,13 +111,16 @@ export async function encodeMoves(
     return value;
   };
   let copied: Copied[] = [];
-  let words = false;
   const take = async (): Promise<void> => {
-    const chunk = data.take();
+    const { columns, inline } = data.take();
+    const ways: Told[] = [{ chunk: columns }];
+    if (columns.length >= INLINE_BYTES_MIN) ways.push({ chunk: inline, needs: 'inline-1' });
     // A program's data was predicted, and what was missed has no width.
-    const better = elf === undefined ? await byWords(chunk, copied) : undefined;
-    chunks.push(better ?? chunk);
-    words ||= better !== undefined;
+    if (both === undefined && columns.length >= WORDS_BYTES_MIN)
+      for (const chunk of byWords(copied)) ways.push({ chunk, needs: 'words-1' });
+    const { chunk, needs: codec } = await smallest(ways);
+    chunks.push(chunk);
+    if (codec !== undefined) needs.add(codec);
     copied = [];
   };
   let place = 0;
@@ -115,7 +139,7 @@ export async function encodeMoves(
         predict(piece, from + done, pieceAt, index, found, prediction, fix);
       const actual = young.subarray(pieceAt, pieceAt + some);
       data.differ(piece, actual);
-      if (elf === undefined)
+      if (both === undefined)
         copied.push({ old: old.subarray(from + done, from + done + some), young: actual });
       done += some;
       if (data.full) await take();
@@ -131,9 +155,32 @@ export async function encodeMoves(
     copiedBytes,
     ranges: ranges.count,
     references: count,
-    words,
+    needs,
   };
 }
+
+/** One way to tell the differences, and the codec that it takes. */
+interface Told {
+  chunk: Buffer;
+  needs?: Codec;
+}
+
+/** Once compressed. @param ways the first keeps to the bound, and needs no other codec */
+async function smallest(ways: readonly Told[]): Promise<Told> {
+  const [plain, ...others] = ways as [Told, ...Told[]];
+  if (others.length === 0) return plain;
+  let best = plain;
+  let cost = OTHER_PART * (await packedBytes(plain.chunk));
+  for (const way of others) {
+    if (way.chunk.length > LIMITS.movesChunkBytesMax) continue;
+    const bytes = await packedBytes(way.chunk);
+    if (bytes < cost) [best, cost] = [way, bytes];
+  }
+  return best;
+}
+
+const packedBytes = async (chunk: Buffer): Promise<number> =>
+  (chunk.length <= BROTLI_BYTES_MAX ? await compressBrotli(chunk) : await compress(chunk, LEVEL)).length;
 
 /** Files that are no programs, with ranges that are looked for in these ways. */
 export async function gradedMoves(
@@ -152,19 +199,19 @@ function withLength(chunk: Buffer): Buffer[] {
   return [length, chunk];
 }
 
-/** The first integer, the columns' lengths, the columns. */
+/** Some integers, the columns' lengths, the columns. */
 function join<Name extends string>(
-  first: number,
+  first: readonly number[],
   names: readonly Name[],
   columns: Record<Name, ByteWriter>,
 ): Buffer {
   const head = new ByteWriter();
-  head.integer(first);
+  for (const value of first) head.integer(value);
   return joinColumns(head, names, columns);
 }
 
 /** How far each anchor of the old program is from that of the new one, less that of the one before. */
-function anchorMoves(old: Elf, young: Elf): number[] {
+function anchorMoves(old: Program, young: Program): number[] {
   const addresses = new Map(young.anchors.map(({ name, address }) => [name, address]));
   let last = 0;
   return old.anchors.map(({ name, address }) => {
@@ -196,12 +243,13 @@ function writePlan(segments: readonly Segment[], moves: readonly number[], range
     place = to + length;
     oldEnd = from + length;
   }
-  return join(ranges.count, PLAN_COLUMNS, columns);
+  return join([ranges.count], PLAN_COLUMNS, columns);
 }
 
 /** One chunk after the other of what the prediction missed. */
 class DataWriter {
   #columns = writers(DATA_COLUMNS);
+  #inline = new ByteWriter();
   copied = 0;
   #right = 0;
   /** Bytes that agreed before the run, and since its last byte that did not. */
@@ -248,21 +296,36 @@ class DataWriter {
 
   #endRun(): void {
     if (this.#run.length === 0) return;
-    this.#columns.same.integer(this.#same);
-    this.#columns.runs.integer(this.#run.length);
-    this.#columns.bytes.bytes(Uint8Array.from(this.#run));
+    const run = Uint8Array.from(this.#run);
+    const { same, runs, bytes } = this.#columns;
+    for (const [some, length, different] of [
+      [same, runs, bytes],
+      [this.#inline, this.#inline, this.#inline],
+    ] as const) {
+      some.integer(this.#same);
+      length.integer(run.length);
+      different.bytes(run);
+    }
     this.#run = [];
     this.#same = 0;
   }
 
-  take(): Buffer {
+  /** The same, told in two ways. */
+  take(): { columns: Buffer; inline: Buffer } {
     this.#endRun();
-    const chunk = join(this.copied, DATA_COLUMNS, this.#columns);
+    const { skips, fixes } = this.#columns;
+    const columns = join([this.copied], DATA_COLUMNS, this.#columns);
+    const inline = join([0, INLINE, this.copied], INLINE_COLUMNS, {
+      skips,
+      fixes,
+      differences: this.#inline,
+    });
     this.#columns = writers(DATA_COLUMNS);
+    this.#inline = new ByteWriter();
     this.copied = 0;
     this.#right = 0;
     this.#same = 0;
     this.#since = 0;
-    return chunk;
+    return { columns, inline };
   }
 }

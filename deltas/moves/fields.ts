@@ -4,13 +4,26 @@
  * Invariant: `write(read())` changes nothing; a value that does not fit its field is cut, the same on every machine.
  */
 import { thumbBranch, withThumbBranch } from '#deltas/moves/arm.ts';
-import { KIND } from '#deltas/moves/references.ts';
+import { KIND, LEB_BYTES_MAX } from '#deltas/moves/references.ts';
 
 const PAGE = 4096;
 const page = (address: number): number => Math.floor(address / PAGE);
 
+/** Of LEB128, which here keeps its length: more than it has room for is cut. */
+const lebBytes = (kind: number): number => {
+  const bytes = kind - KIND.leb1 + 1;
+  return bytes >= 1 && bytes <= LEB_BYTES_MAX ? bytes : 0;
+};
+
 /** The number in the field at `at`. */
 export function readField(view: DataView, at: number, kind: number): number {
+  const leb = lebBytes(kind);
+  if (leb > 0) {
+    let value = 0;
+    for (let place = leb - 1; place >= 0; place -= 1)
+      value = value * 0x80 + (view.getUint8(at + place) & 0x7f);
+    return value;
+  }
   switch (kind) {
     case KIND.relative8:
       return view.getInt8(at);
@@ -51,6 +64,13 @@ export function readField(view: DataView, at: number, kind: number): number {
 export function writeField(view: DataView, at: number, kind: number, value: number): void {
   const put = (mask: number, bits: number): void =>
     view.setInt32(at, (view.getInt32(at, true) & ~mask) | (bits & mask), true);
+  const leb = lebBytes(kind);
+  if (leb > 0) {
+    let rest = value;
+    for (let place = at; place < at + leb; place += 1, rest = Math.floor(rest / 0x80))
+      view.setUint8(place, (view.getUint8(place) & 0x80) | (rest & 0x7f));
+    return;
+  }
   switch (kind) {
     case KIND.relative8:
       view.setInt8(at, value);

@@ -6,7 +6,7 @@
  * Invariant: the index is made by one pass over the section, so that any block can be looked at alone.
  */
 import { LIMITS } from '#deltas/limits.ts';
-import type { Part, ReadAt } from '#deltas/moves/elf.ts';
+import type { Part, ReadAt } from '#deltas/moves/program.ts';
 import { BLOCK_BYTES, type Finds, KIND, LEAD_BYTES, type Stretch } from '#deltas/moves/references.ts';
 
 /** A pointer of 4 signed bytes, from the field itself: what compilers write on all machines here. */

@@ -7,7 +7,7 @@
  * Layout: a header; tables of names, of compilation units, of files and of pc values; then, for each function, the distance of its code
  * and of its record; then the records.
  */
-import type { Elf, Part, ReadAt } from '#deltas/moves/elf.ts';
+import type { Part, Program, ReadAt } from '#deltas/moves/program.ts';
 import { type Finds, KIND, type Stretch } from '#deltas/moves/references.ts';
 
 /** Go 1.20 and later. */
@@ -40,14 +40,15 @@ export class GoFunctions {
   }
 
   /** @returns undefined for a table of another version of Go */
-  static async of(part: Part, read: ReadAt, elf: Elf): Promise<GoFunctions | undefined> {
+  static async of(part: Part, read: ReadAt, program: Program): Promise<GoFunctions | undefined> {
     const head = await read(part.offset, 72);
     if (head.length < 72 || part.bytes < 72) return undefined;
     const view = new DataView(head.buffer, head.byteOffset, head.length);
     if (view.getUint32(0, true) !== MAGIC || view.getUint8(7) !== 8) return undefined;
     const word = (at: number): number => Number(view.getBigUint64(at, true));
     const count = word(8);
-    const text = word(24) !== 0 ? word(24) : (elf.anchors.find(({ name }) => name === '.text')?.address ?? 0);
+    const text =
+      word(24) !== 0 ? word(24) : (program.anchors.find(({ name }) => name === '.text')?.address ?? 0);
     const places = [word(32), word(40), word(48), word(64)];
     if (count > FUNCTIONS_MAX || places.some((place) => place >= part.bytes)) return undefined;
     return new GoFunctions(read, part, text, count, places);

@@ -4,8 +4,9 @@
  * In code a reference becomes zero, so that a function that was only moved agrees in full. In tables there would be nothing
  * left, so that there it becomes a hash of what it points to, with the references in that replaced, too.
  */
-import { type Elf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
+
 import { writeField } from '#deltas/moves/fields.ts';
+import { type Program, type Segment, UNLOADED } from '#deltas/moves/program.ts';
 import { BLOCK_BYTES, KIND, type References } from '#deltas/moves/references.ts';
 
 /** As many bytes of what is pointed to say which it is. */
@@ -36,7 +37,7 @@ interface Label {
 export async function masked(bytes: Uint8Array, references: References): Promise<Uint8Array> {
   const made = Uint8Array.from(bytes);
   const view = new DataView(made.buffer);
-  const { parts, segments } = references.elf;
+  const { parts, segments, module } = references.program;
   const labels: Label[] = [];
   const blocks = new Set<number>();
   for (const { offset, bytes: length } of parts) {
@@ -47,13 +48,13 @@ export async function masked(bytes: Uint8Array, references: References): Promise
     const found = await references.block(block);
     for (let at = 0; at < found.count; at += 1) {
       const kind = found.kinds[at] as number;
-      if (STAYS.has(kind)) continue;
+      if (STAYS.has(kind) || (module !== undefined && kind < KIND.leb1)) continue;
       const offset = found.offsets[at] as number;
       writeField(view, offset, kind, 0);
       if (LABELLED.has(kind)) labels.push({ at: offset, target: found.targets[at] as number });
     }
   }
-  if (!references.elf.inPlace) labels.push(...relocated(bytes, references.elf));
+  if (!references.program.inPlace) labels.push(...relocated(bytes, references.program));
   const hashes = labels.map(({ target }) => {
     const start = offsetOf(segments, target);
     if (start === undefined) return 0;
@@ -75,7 +76,7 @@ function offsetOf(segments: readonly Segment[], target: number): number | undefi
 }
 
 /** Where the program's loader will put addresses, there is only zero in the file: nothing that tells one place from another. */
-function relocated(bytes: Uint8Array, { parts, segments }: Elf): Label[] {
+function relocated(bytes: Uint8Array, { parts, segments }: Program): Label[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const labels: Label[] = [];
   for (const { form, offset, bytes: length, anchor } of parts) {

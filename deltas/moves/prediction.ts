@@ -6,8 +6,8 @@
  */
 
 import type { Ranges } from '#deltas/moves/covers.ts';
-import { type Anchor, type Elf, type Segment, UNLOADED } from '#deltas/moves/elf.ts';
 import { Owners } from '#deltas/moves/owners.ts';
+import { type Anchor, type Program, type Segment, UNLOADED } from '#deltas/moves/program.ts';
 
 /** Targets that are remembered exactly; a later one takes the place of an earlier one with the same slot. */
 const EXACT_BITS = 18;
@@ -51,7 +51,7 @@ export class Prediction {
   readonly pages = new Float64Array(32);
 
   /** @param moves of the old program's anchors, in their order, each less the one before it */
-  constructor(old: Elf, news: readonly Segment[], ranges: Ranges, moves: readonly number[]) {
+  constructor(old: Program, news: readonly Segment[], ranges: Ranges, moves: readonly number[]) {
     this.#olds = old.segments;
     this.#news = news;
     this.#ranges = ranges;

@@ -6,10 +6,12 @@
  */
 import { sweepAarch64 } from '#deltas/moves/aarch64.ts';
 import { isThumb, sweepArm, sweepThumb } from '#deltas/moves/arm.ts';
-import { type Elf, type Part, type ReadAt, UNLOADED } from '#deltas/moves/elf.ts';
 import { FrameIndex, sweepFrames } from '#deltas/moves/frames.ts';
 import { GoFunctions } from '#deltas/moves/go-functions.ts';
 import { NATIVE, type Native } from '#deltas/moves/native.ts';
+import { type Part, type Program, type ReadAt, UNLOADED } from '#deltas/moves/program.ts';
+import type { Module } from '#deltas/moves/wasm.ts';
+import { sweepCode, sweepData } from '#deltas/moves/wasm-sweep.ts';
 import { sweepX86 } from '#deltas/moves/x86-sweep.ts';
 
 /** How a reference is written; numbers index the tables of `fields.ts`. */
@@ -52,8 +54,13 @@ export const KIND = {
   thumb24: 19,
   /** The same from the word that holds that place: BLX. */
   thumb24Aligned: 20,
+  /** LEB128 of one byte; of two to five: the four numbers that follow. */
+  leb1: 21,
 } as const;
-export const WIDTH: readonly number[] = [4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 4, 4, 4, 4];
+export const WIDTH: readonly number[] = [
+  4, 1, 4, 8, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 4, 4, 4, 4, 1, 2, 3, 4, 5,
+];
+export const LEB_BYTES_MAX = 5;
 
 /** References that begin in one block, by rising offset; the last may reach into the next. Lists may be longer than `count`. */
 export interface Found {
@@ -193,7 +200,7 @@ export interface Stretch {
 }
 
 export class References {
-  readonly elf: Elf;
+  readonly program: Program;
   readonly #read: ReadAt;
   readonly #size: number;
   readonly #finds = new Finds();
@@ -209,19 +216,19 @@ export class References {
   #functions: GoFunctions | null | undefined;
   readonly #native: Native | null;
 
-  constructor(elf: Elf, read: ReadAt, size: number, native: Native | null = NATIVE) {
+  constructor(program: Program, read: ReadAt, size: number, native: Native | null = NATIVE) {
     this.#native = native;
-    this.elf = elf;
+    this.program = program;
     this.#read = read;
     this.#size = size;
-    const code = elf.parts.filter(({ form }) => form === 'code');
+    const code = program.parts.filter(({ form }) => form === 'code');
     this.#code = {
       low: Math.min(...code.map(({ address }) => address)),
       high: Math.max(...code.map(({ address, bytes }) => address + bytes)),
     };
-    this.#low = Math.max(1, Math.min(...elf.segments.map(({ address }) => address)));
-    this.#high = Math.max(...elf.segments.map(({ address, memoryBytes }) => address + memoryBytes));
-    const pointed = elf.parts.filter(
+    this.#low = Math.max(1, Math.min(...program.segments.map(({ address }) => address)));
+    this.#high = Math.max(...program.segments.map(({ address, memoryBytes }) => address + memoryBytes));
+    const pointed = program.parts.filter(
       ({ form }) => form === 'code' || form === 'constants' || form === 'pointers',
     );
     this.#data = Math.max(this.#low, Math.min(...pointed.map(({ address }) => address)));
@@ -260,7 +267,7 @@ export class References {
     const end = Math.min(start + BLOCK_BYTES, this.#size);
     const finds = this.#finds;
     finds.clear();
-    const parts = this.elf.parts.filter(({ offset, bytes }) => offset < end && offset + bytes > start);
+    const parts = this.program.parts.filter(({ offset, bytes }) => offset < end && offset + bytes > start);
     if (parts.length > 0) {
       const from = Math.max(0, start - LEAD_BYTES);
       const bytes = this.#bytes.subarray(0, end + TAIL_BYTES - from);
@@ -292,12 +299,12 @@ export class References {
   }
 
   async #sweep(finds: Finds, stretch: Stretch): Promise<void> {
-    const { machine, fixed, inPlace } = this.elf;
+    const { machine, fixed, inPlace } = this.program;
     const { part } = stretch;
     const { anchor } = part;
     switch (part.form) {
       case 'code':
-        if (machine !== 'arm' && this.#native !== null)
+        if ((machine === 'x86-64' || machine === 'aarch64') && this.#native !== null)
           this.#native.sweep(machine, finds, stretch, this.#low, this.#high, [fixed ? 1 : 0]);
         else if (machine === 'x86-64') sweepX86(finds, stretch, this.holds, fixed);
         else if (machine === 'aarch64') sweepAarch64(finds, stretch, this.holds);
@@ -337,8 +344,14 @@ export class References {
         this.#loose(finds, stretch);
         return;
       case 'go-functions':
-        this.#functions ??= (await GoFunctions.of(part, this.#read, this.elf)) ?? null;
+        this.#functions ??= (await GoFunctions.of(part, this.#read, this.program)) ?? null;
         await this.#functions?.sweep(finds, stretch);
+        return;
+      case 'module-code':
+        await sweepCode(finds, stretch, this.program.module as Module, this.#read);
+        return;
+      case 'module-data':
+        await sweepData(finds, stretch, this.program.module as Module, this.#read);
         return;
     }
   }
@@ -346,7 +359,7 @@ export class References {
   /** An address at `place` of each record of `every` bytes; records are aligned to the part's start. */
   #pointers(finds: Finds, stretch: Stretch, every: number, place = 0): void {
     const { view, from, start, end, part } = stretch;
-    const wide = this.elf.machine !== 'arm';
+    const wide = this.program.machine !== 'arm';
     if (wide && this.#native !== null) {
       this.#native.sweep('pointers', finds, stretch, this.#data, this.#high, [every, place]);
       return;
@@ -363,7 +376,7 @@ export class References {
   /** Elf64_Sym: name, kind, section, value, size; Elf32_Sym: name, value, size, the rest. */
   #symbols(finds: Finds, stretch: Stretch, strings: number): void {
     const { view, from, start, end, part } = stretch;
-    const wide = this.elf.machine !== 'arm';
+    const wide = this.program.machine !== 'arm';
     if (wide && this.#native !== null) {
       this.#native.sweep('symbols', finds, stretch, this.#low, this.#high, [strings]);
       return;

@@ -6,8 +6,6 @@
  * what is left. The difference is little-endian, modulo 256 to the power of the word's bytes, zigzag.
  */
 import { ByteWriter } from '#deltas/bytes.ts';
-import { compress } from '#deltas/compression.ts';
-import { LIMITS } from '#deltas/limits.ts';
 import { joinColumns, writers } from '#deltas/moves/columns.ts';
 import { WORD_COLUMNS, WORD_WIDTHS } from '#deltas/moves/format.ts';
 
@@ -17,27 +15,13 @@ export interface Copied {
   readonly young: Uint8Array;
 }
 
-/** A chunk in which less than this differs is not worth a second look. */
-const DIFFERENCES_MIN = 1024;
-/** Level of zstd by which two ways to tell the same are compared. */
-const LEVEL = 9;
-
 /**
- * The same as `chunk`, by words, if that is smaller once it is compressed.
- * @param copied all that the chunk speaks of, in order
+ * What differs, by words of each width.
+ * @param copied all that the chunk is to speak of, in order
  */
-export async function byWords(chunk: Buffer, copied: readonly Copied[]): Promise<Buffer | undefined> {
-  if (chunk.length < DIFFERENCES_MIN) return undefined;
+export function byWords(copied: readonly Copied[]): Buffer[] {
   const places = differences(copied);
-  let best: { chunk: Buffer; bytes: number } | undefined;
-  for (const width of WORD_WIDTHS) {
-    const made = writeChunk(copied, places, width, leadOf(places, width));
-    if (made.length > LIMITS.movesChunkBytesMax) continue;
-    const bytes = (await compress(made, LEVEL)).length;
-    if (best === undefined || bytes < best.bytes) best = { chunk: made, bytes };
-  }
-  if (best === undefined || best.bytes >= (await compress(chunk, LEVEL)).length) return undefined;
-  return best.chunk;
+  return WORD_WIDTHS.map((width) => writeChunk(copied, places, width, leadOf(places, width)));
 }
 
 /** Where copied bytes differ, counted through all that is copied. */
