@@ -74,6 +74,8 @@ interface Way {
 const SHARED_BYTES = 24;
 /** A check, lengths and a reference: what any patch costs. */
 const PATCH_BYTES = 12;
+/** What ranges of another kind are to save: files that changed alike share more when they are told alike. */
+const OTHER_RANGES_BYTES = 64;
 /** What opening costs: lengths. */
 const OPENED_BYTES = 8;
 /**
@@ -200,8 +202,9 @@ export class FileEncoder {
     if (known !== undefined) ways.push(await encodeMoves(old, young, known));
     // Of data it is not known beforehand how close ranges should be looked for.
     if (found?.references.count === 0 && old.length + young.length <= LIMITS.movesTriesBytesMax)
-      ways.push(...(await gradedMoves(old, young, ['fine', 'coarse'])));
-    return cheapest(await Promise.all(ways.map((moved) => this.#moved(moved, files.length))));
+      ways.push(...(await gradedMoves(old, young, ['fine', 'coarse', 'sparse'])));
+    const [first, ...others] = await Promise.all(ways.map((moved) => this.#moved(moved, files.length)));
+    return cheapest([first, ...others.map((way) => way && { ...way, cost: way.cost + OTHER_RANGES_BYTES })]);
   }
 
   async #moved(moved: EncodedMoves | undefined, fileCount: number): Promise<Way | undefined> {

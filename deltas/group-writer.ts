@@ -84,7 +84,7 @@ async function smallestMoves(
   young: Buffer,
 ): Promise<{ parts: Buffer[]; needs: ReadonlySet<Codec> } | undefined> {
   let best: { parts: Buffer[]; needs: ReadonlySet<Codec> } | undefined;
-  for (const moves of await gradedMoves(old, young, ['data', 'coarse'])) {
+  for (const moves of await gradedMoves(old, young, ['data', 'coarse', 'sparse'])) {
     if (moves === undefined) continue;
     const parts: Buffer[] = [];
     for (const raw of [Buffer.concat(moves.chunks), Buffer.concat(moves.literals)]) {

@@ -57,8 +57,8 @@ export const LIMITS = {
   movesChunkCopiedBytes: 256 * 1024 * 1024,
   /** Old and new file together: a maker's memory is five times as much. Larger ones are patched in windows. */
   movesFilesBytesMax: 1024 * 1024 * 1024,
-  /** Old and new file together up to this are tried with ranges of several kinds: a second for each 8 MiB. */
-  movesTriesBytesMax: 16 * 1024 * 1024,
+  /** Old and new file together up to this are tried with ranges of several kinds: two seconds for each 8 MiB. */
+  movesTriesBytesMax: 64 * 1024 * 1024,
   /** Files up to this size are tried in windows, too: VCDIFF and zstd's dictionary take a second for each window. */
   windowsFileBytesMax: 1024 * 1024,
   /** What a program's headers are looked at for: more is no program that a linker made. */

@@ -7,7 +7,7 @@ import { brotliCompressSync } from 'node:zlib';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { DeltaError } from '#deltas/errors.ts';
-import { inPlace } from '#deltas/moves/covers.ts';
+import { findRanges, inPlace } from '#deltas/moves/covers.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
 import { readElf } from '#deltas/moves/elf.ts';
 import { readField, writeField } from '#deltas/moves/fields.ts';
@@ -138,6 +138,15 @@ describe('any bytes', () => {
         expect(bytesOf(made)).toBeLessThan(0.95 * byBytes(old, young));
       },
     );
+
+    it.each(['data', 'fine', 'coarse', 'sparse'] as const)('come back by %s ranges', async (grading) => {
+      const lines = source(2_000, 'lines').split('\n');
+      const [old, young] = [lines, lines.map((line, at) => (at % 9 === 0 ? lines[at * 7] : line))].map(
+        (all) => Buffer.from(all.join('\n')),
+      ) as [Buffer, Buffer];
+      const made = await thereAndBack(old, young, findRanges(old, young, grading));
+      expect(made.copiedBytes).toBeGreaterThan(young.length / 2);
+    });
 
     it('that change by what kind of record they are in: told inline, in less', async () => {
       const [old, young] = [recordsOf(false), recordsOf(true)];

@@ -120,6 +120,8 @@ const libraries = [
     '1.29.2',
   ]),
   released('wasm', 'esbuild as WebAssembly (Go)', 'esbuild-wasm', ['0.25.0', '0.25.1']),
+  released('wasm-rust', 'swc as WebAssembly (Rust)', '@swc/wasm', ['1.16.17', '1.16.18']),
+  released('json', 'browser-compat-data: JSON of 20 MB', '@mdn/browser-compat-data', ['8.1.7', '8.1.9']),
 ];
 
 /** @returns a tar of them as they are now */

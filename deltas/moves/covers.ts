@@ -26,9 +26,10 @@ const MULTIPLIER = 0x9e3779b1 | 0;
 const CANDIDATES_MAX = 24;
 /**
  * So many more bytes must agree at a place elsewhere than by going on where we are: what a range costs more than the differences that
- * it spares, and that depends on how alike those are. In a program a range too many also spoils the prediction of references.
+ * it spares, and that depends on how alike those are. In a program a range too many also spoils the prediction of references. In a file
+ * that has the same pieces in many places, as large JSON does, sparse ranges are right: what differs is told where it is.
  */
-const SWITCH_GAIN = { program: 8, data: 6, fine: 2, coarse: 16 };
+const SWITCH_GAIN = { program: 8, data: 6, fine: 2, coarse: 16, sparse: 128 };
 export type Grading = keyof typeof SWITCH_GAIN;
 /** In a run that agrees for so long nothing better is looked for. */
 const RUN_BYTES = 32;
