@@ -37,11 +37,13 @@ export const CODECS = {
   'modules-1': 15,
   /** Chunks of moves whose differences are in one column, see docs/delta-format.md §4.5. */
   'inline-1': 16,
+  /** Groups that brotli tells behind the files that they come from, see docs/delta-format.md §4.8. */
+  'behind-1': 17,
 } as const;
 export type Codec = keyof typeof CODECS;
 
 /** Readers know those up to here by number alone: of a delta of 500 bytes their names would be an eighth. */
-export const isUnnamed = (id: number): boolean => id <= CODECS['inline-1'];
+export const isUnnamed = (id: number): boolean => id <= CODECS['behind-1'];
 
 export function codecName(id: number): Codec | undefined {
   return (Object.keys(CODECS) as Codec[]).find((name) => CODECS[name] === id);

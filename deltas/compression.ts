@@ -4,11 +4,12 @@
  * Invariant: nothing decompresses to more than the length it was declared with, nor with more history than 8 MiB.
  */
 import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { finished, pipeline } from 'node:stream/promises';
 import { promisify } from 'node:util';
 import {
   brotliCompress,
   constants,
+  createBrotliCompress,
   createBrotliDecompress,
   createZstdDecompress,
   zstdCompress,
@@ -63,6 +64,94 @@ export async function compressBrotli(raw: Uint8Array): Promise<Buffer> {
       [constants.BROTLI_PARAM_SIZE_HINT]: raw.length,
     },
   });
+}
+
+/** So many bits of history that all of it is in reach, if there are so many; RFC 7932 has 24 at most. */
+function historyBits(bytes: number): number {
+  let bits = 18;
+  while (bits < 24 && 2 ** bits - 16 < bytes) bits += 1;
+  return bits;
+}
+
+/** What a brotli stream begins with, and its first block, of `bytes` bytes as they are, which follow (RFC 7932 §9.1, §9.2). */
+function plainHead(bits: number, bytes: number): Buffer {
+  const nibbles = bytes <= 2 ** 16 ? 4 : bytes <= 2 ** 20 ? 5 : 6;
+  // Low bits first: the history's, not the last block, how long a length, the length, as it is.
+  const fields: [value: number, bits: number][] = [
+    [2 * (bits - 17) + 1, 4],
+    [0, 1],
+    [nibbles - 4, 2],
+    [bytes - 1, 4 * nibbles],
+    [1, 1],
+  ];
+  let [value, at] = [0, 0];
+  for (const [field, width] of fields) {
+    value += field * 2 ** at;
+    at += width;
+  }
+  const head = Buffer.alloc(Math.ceil(at / 8));
+  head.writeUIntLE(value, 0, head.length);
+  return head;
+}
+
+/**
+ * `raw` as brotli tells it behind `old`, which it looks back at: Node's has no dictionary of one's own, but one stream holds both, and a reader that
+ * has `old` puts it in again as it is (`decompressBehind`). Only the last distances that the encoder knew at that place differ, and
+ * are hardly ever used.
+ * @param old 1 to 16 MiB
+ * @returns undefined when they were: it does not come back
+ */
+export async function compressBehind(raw: Uint8Array, old: Uint8Array): Promise<Buffer | undefined> {
+  const stream = createBrotliCompress({
+    params: {
+      [constants.BROTLI_PARAM_QUALITY]: constants.BROTLI_MAX_QUALITY,
+      [constants.BROTLI_PARAM_LGWIN]: historyBits(old.length + raw.length),
+      [constants.BROTLI_PARAM_SIZE_HINT]: old.length + raw.length,
+    },
+  });
+  let parts: Buffer[] = [];
+  stream.on('data', (part: Buffer) => parts.push(part));
+  stream.write(old);
+  await new Promise<void>((resolve) => stream.flush(constants.BROTLI_OPERATION_FLUSH, resolve));
+  parts = [];
+  stream.end(raw);
+  await finished(stream);
+  const packed = Buffer.concat(parts);
+  try {
+    return (await decompressBehind(packed, raw.length, 'it', old)).equals(raw) ? packed : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** @throws DeltaError `CORRUPT` unless it decompresses to exactly `rawBytes` */
+export async function decompressBehind(
+  packed: Uint8Array,
+  rawBytes: number,
+  what: string,
+  old: Uint8Array,
+): Promise<Buffer> {
+  const raw = Buffer.allocUnsafe(rawBytes);
+  let at = -old.length;
+  const head = plainHead(historyBits(old.length + rawBytes), old.length);
+  try {
+    await pipeline(
+      Readable.from([head, view(old), view(packed)], { objectMode: false }),
+      createBrotliDecompress({ chunkSize: LIMITS.chunkBytes }),
+      async (pieces: AsyncIterable<Buffer>) => {
+        for await (const piece of pieces) {
+          if (at + piece.length > rawBytes) throw new DeltaError('CORRUPT', `${what} decompresses to more`);
+          raw.set(piece.subarray(Math.min(piece.length, Math.max(0, -at))), Math.max(0, at));
+          at += piece.length;
+        }
+      },
+    );
+  } catch (error) {
+    throw asDeltaError(error, 'CORRUPT', `${what} does not decompress`);
+  }
+  if (at !== rawBytes)
+    throw new DeltaError('CORRUPT', `${what} decompresses to ${at} bytes instead of ${rawBytes}`);
+  return raw;
 }
 
 /** RFC 7932 §9.1: the first byte says how much history a stream asks of its reader; refused before any is reserved. */

@@ -74,15 +74,15 @@ interface Way {
 const SHARED_BYTES = 24;
 /** A check, lengths and a reference: what any patch costs. */
 const PATCH_BYTES = 12;
-/** What ranges of another kind are to save: files that changed alike share more when they are told alike. */
-const OTHER_RANGES_BYTES = 64;
+/** Of less there is not much to save by ranges of other kinds; and files that changed alike share more when they are told alike. */
+const TRIES_COST_MIN = 1024;
 /** What opening costs: lengths. */
 const OPENED_BYTES = 8;
 /**
  * About what a change costs that is compressed by zstd with nothing beside it, and with as much again of others, of what it costs alone:
  * other ways end with brotli, which takes a little less. And what its frame takes beside that.
  */
-const GROUPED_PART = { alone: 1.04, shared: 0.85 };
+const GROUPED_PART = { alone: 0.95, shared: 0.78 };
 const GROUPED_SAVES_BYTES = 20;
 /** When the ranges that were found are less of a new file than this, all of it is tried in place. */
 const IN_PLACE_BELOW = 0.9;
@@ -194,17 +194,17 @@ export class FileEncoder {
     for (const file of files) parts.push(await file.read(0, file.size));
     const old = parts.length === 1 ? (parts[0] as Uint8Array) : Buffer.concat(parts);
     const found = await encodeMoves(old, young);
-    const covers = found?.copiedBytes ?? 0;
-    const ways = [found];
-    // Of a module it is not either, and there are few of them.
-    if (found?.needs.has('modules-1') === true) ways.push(await encodeMoves(old, young, undefined, 'coarse'));
-    const known = covers < IN_PLACE_BELOW * young.length ? inPlace(old, young) : undefined;
-    if (known !== undefined) ways.push(await encodeMoves(old, young, known));
-    // Of data it is not known beforehand how close ranges should be looked for.
-    if (found?.references.count === 0 && old.length + young.length <= LIMITS.movesTriesBytesMax)
-      ways.push(...(await gradedMoves(old, young, ['fine', 'coarse', 'sparse'])));
-    const [first, ...others] = await Promise.all(ways.map((moved) => this.#moved(moved, files.length)));
-    return cheapest([first, ...others.map((way) => way && { ...way, cost: way.cost + OTHER_RANGES_BYTES })]);
+    const first = await this.#moved(found, files.length);
+    const others: (EncodedMoves | undefined)[] = [];
+    const known = (found?.copiedBytes ?? 0) < IN_PLACE_BELOW * young.length ? inPlace(old, young) : undefined;
+    if (known !== undefined) others.push(await encodeMoves(old, young, known));
+    // It is not known beforehand how close ranges should be looked for.
+    if (found !== undefined && (first?.cost ?? 0) >= TRIES_COST_MIN) {
+      if (found.needs.has('modules-1')) others.push(await encodeMoves(old, young, undefined, 'coarse'));
+      else if (found.references.count === 0 && old.length + young.length <= LIMITS.movesTriesBytesMax)
+        others.push(...(await gradedMoves(old, young, ['fine', 'coarse', 'sparse'])));
+    }
+    return cheapest([first, ...(await Promise.all(others.map((moved) => this.#moved(moved, files.length))))]);
   }
 
   async #moved(moved: EncodedMoves | undefined, fileCount: number): Promise<Way | undefined> {

@@ -1,12 +1,12 @@
 /**
  * Contents that are compressed together, by the basis files that they come from (docs/delta-format.md §4.8).
  *
- * Invariant: these files are known by the check that the group has, before a byte is made with them. Memory: one group, its files, and zstd's
- * history or brotli's: four times `groupBytesMax`, and a few hundred bytes for each of its contents.
+ * Invariant: these files are known by the check that the group has, before a byte is made with them. Memory: one group, its files and what was sent of it;
+ * zstd's history, or brotli's of twice that length: five times `groupBytesMax`, and a few hundred bytes for each of its contents.
  */
 import type { BasisFile } from '#deltas/basis.ts';
 import { agrees } from '#deltas/check.ts';
-import { decompress, SectionReader } from '#deltas/compression.ts';
+import { decompress, decompressBehind, SectionReader } from '#deltas/compression.ts';
 import { DeltaError } from '#deltas/errors.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { decodeMoves } from '#deltas/moves/decoder.ts';
@@ -14,8 +14,8 @@ import { severalNames } from '#deltas/paths.ts';
 import { memoryAccess } from '#deltas/random-access.ts';
 import type { RawSection } from '#deltas/raw-section.ts';
 
-/** How a group is made: a zstd frame with the files as its dictionary, or moves over them. Part of the format. */
-export const GROUP = { frame: 0, moves: 1 } as const;
+/** How a group is made: a zstd frame with the files as its dictionary, moves over them, or brotli behind them. Part of the format. */
+export const GROUP = { frame: 0, moves: 1, behind: 2 } as const;
 
 /** In the order of the index. */
 export interface GroupedContent {
@@ -79,9 +79,14 @@ export class GroupReader {
     const check = await this.#section.take(this.#checkBytes);
     const old = await this.#files(await this.#paths(bytes), oldBytes, check);
     if (form === GROUP.moves) return await this.#moved(old, bytes);
-    if (form !== GROUP.frame) throw new DeltaError('CORRUPT', `unknown form of a group ${form}`);
-    // What zstd cannot compress takes some bytes more.
+    if (form !== GROUP.frame && form !== GROUP.behind)
+      throw new DeltaError('CORRUPT', `unknown form of a group ${form}`);
+    // What cannot be compressed takes some bytes more.
     const frame = await this.#section.take(await this.#length(LIMITS.groupBytesMax + LIMITS.chunkBytes));
+    if (form === GROUP.behind) {
+      if (old.length === 0) throw new DeltaError('CORRUPT', 'a group behind no files');
+      return await decompressBehind(frame, bytes, 'a group', old);
+    }
     return await decompress(frame, bytes, 'a group', old.length === 0 ? undefined : old);
   }
 

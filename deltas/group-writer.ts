@@ -1,12 +1,12 @@
 /**
  * Compresses small contents together, by the basis files that they come from: what is alike in several is told once, and so are
- * the tables. As a zstd frame, or as moves: whichever takes less. See group-reader.ts.
+ * the tables. As a zstd frame, as moves, or by brotli: whichever takes less. See group-reader.ts.
  *
  * Memory: about ten times a group.
  */
 import { checkOf } from '#deltas/check.ts';
 import type { Codec } from '#deltas/codecs.ts';
-import { compress, compressBrotli, isPlain } from '#deltas/compression.ts';
+import { compress, compressBehind, compressBrotli, isPlain } from '#deltas/compression.ts';
 import { GROUP } from '#deltas/group-reader.ts';
 import { LIMITS } from '#deltas/limits.ts';
 import { gradedMoves } from '#deltas/moves/encoder.ts';
@@ -56,13 +56,13 @@ export class GroupWriter {
     head.writeUInt32LE(young.length, 1);
     head.writeUInt32LE(old.length, 5);
     const check = await checkOf([old]);
-    const frame = await compress(young, this.#level, old.length === 0 ? undefined : old);
-    const framed = [u32(frame.length), frame];
-    const moved = await smallestMoves(old, young);
-    const isMoved = moved !== undefined && bytesOf(moved.parts) < bytesOf(framed);
-    head[0] = isMoved ? GROUP.moves : GROUP.frame;
-    await this.#spool.append([head, check, ...(isMoved ? moved.parts : framed)]);
-    if (isMoved) for (const codec of moved.needs) this.needs.add(codec);
+    const ways: Way[] = [await framed(old, young, this.#level)];
+    for (const way of [await moved(old, young), await behind(old, young)])
+      if (way !== undefined) ways.push(way);
+    const { form, parts, needs } = ways.reduce((best, way) => (bytesOf(way) < bytesOf(best) ? way : best));
+    head[0] = GROUP[form];
+    await this.#spool.append([head, check, ...parts]);
+    for (const codec of needs) this.needs.add(codec);
     this.#contents = [];
     this.#files.clear();
     this.#bytes = 0;
@@ -70,7 +70,14 @@ export class GroupWriter {
   }
 }
 
-const bytesOf = (parts: readonly Uint8Array[]): number => parts.reduce((sum, { length }) => sum + length, 0);
+/** One way to make a group. */
+interface Way {
+  form: keyof typeof GROUP;
+  parts: Buffer[];
+  needs: Iterable<Codec>;
+}
+
+const bytesOf = ({ parts }: Way): number => parts.reduce((sum, { length }) => sum + length, 0);
 
 function u32(value: number): Buffer {
   const bytes = Buffer.alloc(4);
@@ -78,12 +85,19 @@ function u32(value: number): Buffer {
   return bytes;
 }
 
-/** As a group has it. */
-async function smallestMoves(
-  old: Buffer,
-  young: Buffer,
-): Promise<{ parts: Buffer[]; needs: ReadonlySet<Codec> } | undefined> {
-  let best: { parts: Buffer[]; needs: ReadonlySet<Codec> } | undefined;
+async function framed(old: Buffer, young: Buffer, level: number): Promise<Way> {
+  const frame = await compress(young, level, old.length === 0 ? undefined : old);
+  return { form: 'frame', parts: [u32(frame.length), frame], needs: [] };
+}
+
+async function behind(old: Buffer, young: Buffer): Promise<Way | undefined> {
+  if (old.length === 0 || old.length + young.length > LIMITS.groupBehindBytesMax) return undefined;
+  const packed = await compressBehind(young, old);
+  return packed && { form: 'behind', parts: [u32(packed.length), packed], needs: ['behind-1'] };
+}
+
+async function moved(old: Buffer, young: Buffer): Promise<Way | undefined> {
+  let best: Way | undefined;
   for (const moves of await gradedMoves(old, young, ['data', 'coarse', 'sparse'])) {
     if (moves === undefined) continue;
     const parts: Buffer[] = [];
@@ -92,7 +106,8 @@ async function smallestMoves(
       const packed = await compressBrotli(raw);
       parts.push(u32(raw.length), u32(packed.length), packed);
     }
-    if (best === undefined || bytesOf(parts) < bytesOf(best.parts)) best = { parts, needs: moves.needs };
+    const way: Way = { form: 'moves', parts, needs: moves.needs };
+    if (best === undefined || bytesOf(way) < bytesOf(best)) best = way;
   }
   return best;
 }
