@@ -2,7 +2,7 @@
  * Contents that are compressed together, by the basis files that they come from (docs/delta-format.md §4.8).
  *
  * Invariant: these files are known by the check that the group has, before a byte is made with them. Memory: one group, its files and what was sent of it;
- * zstd's history, or brotli's of twice that length: five times `groupBytesMax`, and a few hundred bytes for each of its contents.
+ * zstd's or brotli's history: four times `groupBytesMax` and what the collector leaves of the group before, and a few hundred bytes for each of its contents.
  */
 import type { BasisFile } from '#deltas/basis.ts';
 import { agrees } from '#deltas/check.ts';
@@ -76,6 +76,8 @@ export class GroupReader {
     const form = (await this.#section.take(1))[0];
     const bytes = await this.#length();
     const oldBytes = await this.#length();
+    if (form === GROUP.behind && bytes + oldBytes > LIMITS.groupBehindBytesMax)
+      throw new DeltaError('TOO_LARGE', 'a group larger than a reader holds');
     const check = await this.#section.take(this.#checkBytes);
     const old = await this.#files(await this.#paths(bytes), oldBytes, check);
     if (form === GROUP.moves) return await this.#moved(old, bytes);

@@ -98,8 +98,8 @@ export const LIMITS = {
   /** Contents that are compressed together, and their dictionary: each in the reader's memory. */
   groupBytesMax: 8 * 1024 * 1024,
   groupFilesMax: 1_024,
-  /** Contents and files together up to this are told by brotli behind these, too: a second for each 700 KiB. */
-  groupBehindBytesMax: 16 * 1024 * 1024,
+  /** (format) Contents and files together that brotli may tell behind these: its history is as long again. A maker takes a second for each 700 KiB. */
+  groupBehindBytesMax: 12 * 1024 * 1024,
   /** A maker puts no longer ones together: with what they come from they would soon fill a group alone. */
   groupFileBytesMax: 4 * 1024 * 1024,
 

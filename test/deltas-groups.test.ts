@@ -202,6 +202,10 @@ describe.each([
       const hostile = await changed(({ raw }) => raw.writeUInt32LE(raw.readUInt32LE(place) + more, place));
       expect([place, more, await outcome(hostile)]).toEqual([place, more, code]);
     }
+    const large = await changed(({ raw }) => {
+      for (const place of [1, 5]) raw.writeUInt32LE(7 * 1024 * 1024, place);
+    });
+    expect(await outcome(large)).toBe(form === GROUP.behind ? 'TOO_LARGE' : 'CORRUPT');
     for (const other of [0, 1, 2, 3].filter((one) => one !== form))
       expect(await outcome(await changed(({ raw }) => void raw.writeUInt8(other, 0)))).toMatch(
         /^(CORRUPT|TOO_LARGE)$/,
