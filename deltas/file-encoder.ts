@@ -79,10 +79,12 @@ const TRIES_COST_MIN = 1024;
 /** What opening costs: lengths. */
 const OPENED_BYTES = 8;
 /**
- * About what a change costs that is compressed by zstd with nothing beside it, and with as much again of others, of what it costs alone:
+ * About what a change costs that is compressed together with nothing beside it, and with as much again of others, of what it costs alone by zstd:
  * other ways end with brotli, which takes a little less. And what its frame takes beside that.
  */
-const GROUPED_PART = { alone: 0.95, shared: 0.78 };
+const GROUPED_PART = { alone: 1.04, shared: 0.85 };
+/** The same where all of it is told by brotli behind the old files. */
+const BEHIND_PART = { alone: 0.95, shared: 0.78 };
 const GROUPED_SAVES_BYTES = 20;
 /** When the ranges that were found are less of a new file than this, all of it is tried in place. */
 const IN_PLACE_BELOW = 0.9;
@@ -248,7 +250,9 @@ export class FileEncoder {
     const alone = (await compress(young, Math.min(this.#level, 12), old)).length;
     // What cannot be compressed alone shares nothing with others either, nor does what has none.
     const shared = alone < young.length / 2 ? Math.min(1, changedBytes / young.length) : 0;
-    const part = GROUPED_PART.alone + shared * (GROUPED_PART.shared - GROUPED_PART.alone);
+    const isBehind = 2 * (changedBytes + young.length) <= LIMITS.groupBehindBytesMax;
+    const parts = isBehind ? BEHIND_PART : GROUPED_PART;
+    const part = parts.alone + shared * (parts.shared - parts.alone);
     const cost = Math.max(8, part * alone - (changedBytes > 0 ? GROUPED_SAVES_BYTES : 0));
     return [{ made: { type: 'grouped', young, old }, cost, writes: [] }, await this.#asIs(young)];
   }
