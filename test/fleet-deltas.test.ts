@@ -102,7 +102,7 @@ test('a push makes a delta to the previous release and to what devices have, and
     expect(cost?.memoryBytes).toBeGreaterThan(0);
     expect(cost?.memoryBytes).toBeLessThan(64 * 1024 ** 2);
   }
-  expect(third.text).toMatch(/to apply: \d+ kB out, [\d.]+ s of a core here, [\d.]+ MB of memory/);
+  expect(third.text).toMatch(/to apply: \d+ kB out, [\d.]+ s of a core here, [\d.]+ [kM]B of memory/);
 
   // Config only: the layers are the same, there is nothing to make.
   await checkout.commit({
