@@ -1,7 +1,8 @@
 /**
  * zstd and brotli in one call and as streams, over Node's zlib.
  *
- * Invariant: nothing decompresses to more than the length it was declared with, nor with more history than 8 MiB.
+ * Invariant: nothing decompresses to more than the length it was declared with, nor with more history than 8 MiB, or what
+ * `decompressBehind` is given to look back at, up to 16 MiB.
  */
 import { Readable } from 'node:stream';
 import { finished, pipeline } from 'node:stream/promises';
@@ -98,7 +99,7 @@ function plainHead(bits: number, bytes: number): Buffer {
  * `raw` as brotli tells it behind `old`, which it looks back at: Node's has no dictionary of one's own, but one stream holds both, and a reader that
  * has `old` puts it in again as it is (`decompressBehind`). Only the last distances that the encoder knew at that place differ, and
  * are hardly ever used.
- * @param old 1 to 16 MiB
+ * @param old 1 byte to 16 MiB
  * @returns undefined when they were: it does not come back
  */
 export async function compressBehind(raw: Uint8Array, old: Uint8Array): Promise<Buffer | undefined> {

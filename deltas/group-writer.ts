@@ -56,9 +56,8 @@ export class GroupWriter {
     head.writeUInt32LE(young.length, 1);
     head.writeUInt32LE(old.length, 5);
     const check = await checkOf([old]);
-    const ways: Way[] = [await framed(old, young, this.#level)];
-    for (const way of [await moved(old, young), await behind(old, young)])
-      if (way !== undefined) ways.push(way);
+    const tried = [await framed(old, young, this.#level), await moved(old, young), await behind(old, young)];
+    const ways = tried.filter((way) => way !== undefined);
     const { form, parts, needs } = ways.reduce((best, way) => (bytesOf(way) < bytesOf(best) ? way : best));
     head[0] = GROUP[form];
     await this.#spool.append([head, check, ...parts]);

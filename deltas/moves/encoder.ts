@@ -297,14 +297,11 @@ class DataWriter {
   #endRun(): void {
     if (this.#run.length === 0) return;
     const run = Uint8Array.from(this.#run);
-    const { same, runs, bytes } = this.#columns;
-    for (const [some, length, different] of [
-      [same, runs, bytes],
-      [this.#inline, this.#inline, this.#inline],
-    ] as const) {
-      some.integer(this.#same);
-      length.integer(run.length);
-      different.bytes(run);
+    const inline = { same: this.#inline, runs: this.#inline, bytes: this.#inline };
+    for (const { same, runs, bytes } of [this.#columns, inline]) {
+      same.integer(this.#same);
+      runs.integer(run.length);
+      bytes.bytes(run);
     }
     this.#run = [];
     this.#same = 0;

@@ -4,7 +4,6 @@
  * In code a reference becomes zero, so that a function that was only moved agrees in full. In tables there would be nothing
  * left, so that there it becomes a hash of what it points to, with the references in that replaced, too.
  */
-
 import { writeField } from '#deltas/moves/fields.ts';
 import { type Program, type Segment, UNLOADED } from '#deltas/moves/program.ts';
 import { BLOCK_BYTES, KIND, type References } from '#deltas/moves/references.ts';

@@ -83,18 +83,16 @@ const BEHIND = new Uint8Array(256);
 /** How many integers, by the operation. */
 const BULK_INTEGERS: readonly number[] = [0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 2, 1, 2, 1, 2, 1, 1, 1];
 
+/** Gets a number, where it stands and ends, and what it counts from. */
+type Tell = (value: number, at: number, end: number, space: number) => void;
+
 /** Reads instructions and tells what they refer to. */
 class Instructions {
   readonly #cursor: Cursor;
   readonly #module: Module;
-  readonly #tell: (value: number, at: number, end: number, space: number) => void;
+  readonly #tell: Tell;
 
-  /** @param tell gets a number, where it stands and ends, and what it counts from */
-  constructor(
-    cursor: Cursor,
-    module: Module,
-    tell: (value: number, at: number, end: number, space: number) => void,
-  ) {
+  constructor(cursor: Cursor, module: Module, tell: Tell) {
     this.#cursor = cursor;
     this.#module = module;
     this.#tell = tell;
@@ -211,8 +209,8 @@ async function entered(
 
 /** What is written as LEB128, if it is short enough, and begins in the stretch. */
 const adder =
-  (finds: Finds, { from, start, end, bytes }: Stretch) =>
-  (value: number, at: number, behind: number, space: number): void => {
+  (finds: Finds, { from, start, end, bytes }: Stretch): Tell =>
+  (value, at, behind, space) => {
     const offset = from + at;
     if (behind - at > LEB_BYTES_MAX || offset < start || offset >= end || behind > bytes.length) return;
     finds.add(offset, KIND.leb1 + behind - at - 1, space + value, space);

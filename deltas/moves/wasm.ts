@@ -7,6 +7,7 @@
  */
 import { LIMITS } from '#deltas/limits.ts';
 import type { Form, Part, Program, ReadAt } from '#deltas/moves/program.ts';
+import { BLOCK_BYTES } from '#deltas/moves/references.ts';
 
 const MAGIC = 0x0061736d;
 const VERSION = 1;
@@ -28,8 +29,6 @@ const DATA_LOW = 1024;
 /** What is read of a section, a body or a segment to know how long it is. */
 export const HEAD_BYTES = 32;
 const WINDOW_BYTES = 64 * 1024;
-/** Blocks by which items are looked up: those of References. */
-const BLOCK_BYTES = 16 * 1024;
 
 const I32_CONST = 0x41;
 const I64_CONST = 0x42;
